@@ -1,0 +1,1 @@
+"""Frameworks to ONNX: the only place that imports PyTorch or TensorFlow."""

@@ -1,0 +1,42 @@
+"""Explains image classifiers without the framework that trained them."""
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("craft-onnx")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0.0.0"
+
+# Public name -> module. Loaded on first use, so that `import craft_onnx` costs nothing.
+_PUBLIC = {
+    "load": "craft_onnx.runtime.model",
+    "SplitModel": "craft_onnx.runtime.model",
+    "Craft": "craft_onnx.concepts.craft",
+    "XPLIQUE": "craft_onnx.concepts.craft",
+    "DisplayImportancesOrder": "craft_onnx.concepts.craft",
+    "Explanation": "craft_onnx.concepts.explanation",
+    "Preprocessing": "craft_onnx.description",
+    "Description": "craft_onnx.description",
+    "open_pictures": "craft_onnx.runtime.pictures",
+    "CraftError": "craft_onnx.errors",
+    "InputError": "craft_onnx.errors",
+    "CheckFailed": "craft_onnx.errors",
+    "UnsupportedOperator": "craft_onnx.errors",
+    "ProviderUnavailable": "craft_onnx.errors",
+    "MissingExtra": "craft_onnx.errors",
+    "NotFittedError": "craft_onnx.errors",
+    "CraftWarning": "craft_onnx.errors",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'craft_onnx' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

@@ -1,0 +1,1 @@
+"""CRAFT: factorisation, non-negative least squares, Sobol indices, and the fitted explainer."""

@@ -1,0 +1,1 @@
+"""Runs graphs: sessions and providers, batches, pictures and crops, the bundle on disk."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -78,6 +79,35 @@ class Preprocessing:
         fields = {"channel_order": order, "scale": scale, "mean": mean, "std": std} | changes
         return cls(size=size, layout=layout, **fields)
 
+    @classmethod
+    def for_input(
+        cls, shape: Sequence[int | str | None], preset: str = "none", size: Sequence[int] | None = None, **changes: Any
+    ) -> "Preprocessing":
+        """The rule for a model whose image input has this shape, from a preset and changes to it.
+
+        Parameters
+        ----------
+        shape : sequence of int, str or None
+            Of the input with its batch axis, (N, C, H, W) or (N, H, W, C); open axes are names or None.
+        preset : str
+            "torch", "caffe", "tf" or "none".
+        size : (int, int), optional
+            Height and width, needed where the shape leaves them open.
+        **changes
+            Other attributes; `mean` and `std` may be one number for all channels.
+
+        Raises
+        ------
+        InputError
+            If the shape is no picture's, if the size is open or contradicts the shape, or if a value is impossible.
+        """
+        layout, channels, spatial = _axes(shape)
+        changes = {"channel_order": "gray", "mean": (0.0,), "std": (1.0,)} | changes if channels == 1 else changes
+        for name in changes.keys() & {"mean", "std"}:
+            values = tuple(float(value) for value in changes[name])
+            changes[name] = values * channels if len(values) == 1 else values
+        return cls.preset(preset, _size(spatial, size), layout, **changes)
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary of JSON values."""
         return dataclasses.asdict(self)
@@ -125,6 +155,28 @@ class Description:
             raise InputError(
                 f"The model's {METADATA_KEY} metadata cannot be read ({error}).", "Convert it again."
             ) from error
+
+
+def _axes(shape: Sequence[int | str | None]) -> tuple[Layout, int, tuple[int | str | None, ...]]:
+    """Layout, number of channels, and (height, width) of an image input."""
+    if len(shape) == 4 and shape[1] in (1, 3):
+        return "NCHW", int(shape[1]), tuple(shape[2:])
+    if len(shape) == 4 and shape[3] in (1, 3):
+        return "NHWC", int(shape[3]), tuple(shape[1:3])
+    raise InputError(
+        f"The model's input {list(shape)} is not that of RGB or grey pictures, (N, C, H, W) or (N, H, W, C).",
+        "Give arrays instead of pictures.",
+    )
+
+
+def _size(spatial: Sequence[int | str | None], size: Sequence[int] | None) -> tuple[int, int]:
+    known = all(isinstance(length, int) for length in spatial)
+    if size is None and not known:
+        raise InputError("The model leaves the size of its input open.", "Give it, for example --size 224,224.")
+    chosen = tuple(size or spatial)
+    if len(chosen) != 2 or (known and chosen != tuple(spatial)):
+        raise InputError(f"Size {list(chosen)} is not the model's input {list(spatial)}.", "Give height and width.")
+    return int(chosen[0]), int(chosen[1])  # type: ignore[arg-type]  # `known` or given: both are ints
 
 
 def _from_fields(cls: type[T], fields: dict[str, Any]) -> T:

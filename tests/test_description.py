@@ -29,3 +29,27 @@ def test_other_metadata_is_refused(text):
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(InputError, match="torch, caffe, tf, none"):
         Preprocessing.preset("imagenet", (224, 224))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "layout"),
+    [
+        (("batch", 3, 224, 192), (224, 192), "NCHW"),
+        ((1, 96, 64, 3), (96, 64), "NHWC"),
+        ((1, 1, 28, 28), (28, 28), "NCHW"),
+    ],
+)
+def test_layout_and_size_follow_the_input(shape, size, layout):
+    rule = Preprocessing.for_input(shape, mean=(127,), std=(128,))
+    assert (rule.size, rule.layout, len(rule.mean)) == (size, layout, 1 if 1 in shape[1:] else 3)
+    assert set(rule.mean) == {127.0}
+
+
+def test_an_open_size_must_be_given_and_a_fixed_one_kept():
+    with pytest.raises(InputError, match="--size"):
+        Preprocessing.for_input(("n", 3, "h", "w"), "torch")
+    assert Preprocessing.for_input(("n", 3, "h", "w"), "torch", size=(32, 48)).size == (32, 48)
+    with pytest.raises(InputError, match="not the model's input"):
+        Preprocessing.for_input(("n", 3, 64, 64), "torch", size=(32, 48))
+    with pytest.raises(InputError, match="not that of RGB"):
+        Preprocessing.for_input(("n", 10), "torch")

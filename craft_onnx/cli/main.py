@@ -1,0 +1,74 @@
+"""The group of commands: loads each from its own file when it is called, and turns errors into sentences."""
+
+import importlib
+import warnings
+from typing import Any
+
+import click
+
+from craft_onnx import __version__
+from craft_onnx.cli.messages import show_warning
+from craft_onnx.errors import CraftError
+
+INTERRUPTED = 130
+
+# Command -> one line for the overview, so that `craft-onnx --help` loads nothing.
+COMMANDS = {
+    "run": "From a model file and a folder of pictures to a page that explains it.",
+    "convert": "Convert a Keras, TensorFlow, PyTorch or ONNX model to a proven ONNX file.",
+    "layers": "List the tensors where a model can be cut.",
+    "split": "Cut a model in two and write it as a bundle.",
+    "fit": "Find the concepts of a class in pictures, and their importance.",
+    "explain": "Explain pictures with the concepts of a bundle.",
+    "name": "Name a concept of a bundle.",
+    "check": "Print versions and providers, and test this installation.",
+    "demo": "Explain a model with a known shortcut, and check that it is found.",
+}
+
+
+class Commands(click.Group):
+    """A click group whose commands are imported on use and whose errors are one sentence each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the overview."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import `craft_onnx.cli.<name>` and return its `command`."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"craft_onnx.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; the package's own errors become a message and their exit code."""
+        try:
+            return super().invoke(ctx)
+        except CraftError as error:
+            failure = click.ClickException("\n".join(filter(None, [error.problem, error.remedy])))
+            failure.exit_code = error.exit_code  # type: ignore[misc]  # click declares it for the class
+            raise failure from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="craft-onnx")
+def cli() -> None:
+    """Explain image classifiers without the framework that trained them."""
+
+
+def main() -> None:
+    """Entry point of `craft-onnx`."""
+    warnings.showwarning = show_warning
+    cli(prog_name="craft-onnx")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What a command says: results as JSON on stdout, everything else on stderr."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TextIO, TypeVar
+
+import click
+
+from craft_onnx.errors import CraftWarning
+
+T = TypeVar("T")
+_default_showwarning: Callable[..., None] = warnings.showwarning
+
+
+def verbosity() -> int:
+    """-1 with -q, 1 with -v, else 0, of the command that runs."""
+    context = click.get_current_context(silent=True)
+    return 0 if context is None else int(context.params.get("verbose", 0)) - int(context.params.get("quiet", 0))
+
+
+def say(text: str, level: int = 0) -> None:
+    """A message on stderr, unless the user asked for less."""
+    if verbosity() >= level:
+        click.echo(text, err=True)
+
+
+def result(value: Any) -> None:
+    """A result on stdout, as JSON."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def progress(items: Iterable[T], label: str, length: int | None = None) -> AbstractContextManager[Iterable[T]]:
+    """A progress bar on stderr, hidden where that is no terminal or with -q."""
+    stream = click.get_text_stream("stderr")
+    hidden = verbosity() < 0 or not stream.isatty()
+    return click.progressbar(items, length=length, label=label, file=stream, hidden=hidden)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings as a sentence, others as Python shows them."""
+    if issubclass(category, CraftWarning):
+        say(f"Warning: {message}")
+    else:
+        _default_showwarning(message, category, filename, lineno, file, line)

@@ -1,0 +1,101 @@
+"""Families of options, one decorator each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from craft_onnx.description import PRESETS
+from craft_onnx.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PathType = click.Path(path_type=Path)
+
+
+def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def output(help: str) -> Callable[[F], F]:
+    """-o/--output and --force."""
+    return _all(
+        click.option("-o", "--output", type=PathType, required=True, help=help),
+        click.option("--force", is_flag=True, help="Replace the output if it exists."),
+    )
+
+
+verbosity = _all(
+    click.option("-v", "--verbose", is_flag=True, help="Say more."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors."),
+)
+
+running = _all(
+    click.option("--providers", default="cpu", show_default=True, help="Execution providers, in order, e.g. cuda,cpu."),
+    click.option(
+        "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures or crops a run."
+    ),
+    click.option("--threads", type=click.IntRange(1), help="Threads of one run. [default: all cores]"),
+)
+
+seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Comma-separated numbers."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number or numbers separated by commas.") from None
+
+
+def _shape(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Comma-separated positive integers."""
+    numbers = _numbers(context, parameter, text)
+    if numbers is None:
+        return None
+    if any(number != int(number) or number < 1 for number in numbers):
+        raise click.BadParameter(f"{text!r} is not made of positive whole numbers.")
+    return tuple(int(number) for number in numbers)
+
+
+converting = _all(
+    click.option("--input-shape", callback=_shape, help="Shape of one input without the batch, e.g. 3,224,224."),
+    click.option("--inputs", multiple=True, help="Input tensor of a frozen .pb graph, e.g. input:0."),
+    click.option("--outputs", multiple=True, help="Output tensor of a frozen .pb graph, e.g. logits:0."),
+    click.option(
+        "--allow-pickle", is_flag=True, help="Load a pickled PyTorch module. This EXECUTES CODE from the file."
+    ),
+    click.option("--keep-softmax", is_flag=True, help="Keep a final Softmax; CRAFT works on logits."),
+    click.option("--bake-preprocessing", is_flag=True, help="Put the arithmetic into the graph: raw uint8 RGB input."),
+)
+
+preprocessing = _all(
+    click.option("--preset", type=click.Choice(list(PRESETS)), help="How the model's pictures were preprocessed."),
+    click.option("--scale", callback=_numbers, help="Factor on pixels 0..255, before mean and std."),
+    click.option("--mean", callback=_numbers, help="Subtracted after scaling: one number or one a channel."),
+    click.option("--std", callback=_numbers, help="Divided by at last: one number or one a channel."),
+    click.option("--channel-order", type=click.Choice(["rgb", "bgr", "gray"]), help="Order the model expects."),
+    click.option("--resize-to", type=click.IntRange(1), help="Shorter side before a centre crop. [default: no crop]"),
+    click.option("--interpolation", type=click.Choice(["area", "bilinear", "bicubic"]), help="[default: area]"),
+    click.option("--size", callback=_shape, help="Height,width of the input, where the model leaves them open."),
+)
+
+PREPROCESSING_FIELDS = ("preset", "scale", "mean", "std", "channel_order", "resize_to", "interpolation", "size")
+
+
+def preprocessing_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the preprocessing options that were given out of a command's options."""
+    fields = {name: options.pop(name, None) for name in PREPROCESSING_FIELDS}
+    if fields["scale"] is not None:
+        if len(fields["scale"]) != 1:
+            raise InputError(f"--scale {fields['scale']} is not one number.", "Use --std for a factor per channel.")
+        fields["scale"] = fields["scale"][0]
+    return {name: value for name, value in fields.items() if value is not None}

@@ -222,5 +222,7 @@ def _checked(a: ArrayLike, w: ArrayLike, ridge: float) -> tuple[NDArray[np.float
 def _finite(values: Array, name: str) -> Array:
     if not np.isfinite(values).all():
         bad = values[~np.isfinite(values)]
-        raise InputError(f"The {name} hold {bad.size} values that are not finite ({bad[0]}).", "Check the model's input.")
+        raise InputError(
+            f"The {name} hold {bad.size} values that are not finite ({bad[0]}).", "Check the model's input."
+        )
     return values

@@ -1,0 +1,340 @@
+"""onnxruntime sessions that run where they were asked to, or say why not."""
+
+import contextlib
+import functools
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from craft_onnx.errors import CraftError, InputError, MissingExtra, ProviderUnavailable, UnsupportedOperator
+
+Providers = str | Sequence[str]
+
+# Short name -> onnxruntime's.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+}
+# TF32 keeps 10 bits of each factor: explanations of one model would differ by 1e-3 between CPU and GPU. HEURISTIC picks
+# a convolution at once, where the default tries them all for every new batch shape.
+PROVIDER_OPTIONS = {"cuda": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
+# The packages that install the module `onnxruntime`; any two of them overwrite each other.
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+QUIET = 4  # only what ends the process: every other error reaches us as an exception
+
+NUMPY_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype and shape of a graph's input or output.
+
+    Attributes
+    ----------
+    name : str
+        Name of the tensor.
+    dtype : str
+        Numpy's name of its type, such as "float32".
+    shape : tuple of int or None
+        Its lengths; None where any length goes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        lengths = ", ".join("N" if length is None else str(length) for length in self.shape)
+        return f"{self.dtype} ({lengths})"
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime.
+
+    Raises
+    ------
+    MissingExtra
+        If it is not installed, or if two packages installed it over each other.
+    """
+    installed = [name for name in DISTRIBUTIONS if _is_installed(name)]
+    if len(installed) > 1:
+        raise MissingExtra(
+            f"{' and '.join(installed)} are both installed and overwrite each other.",
+            "Uninstall both, then: pip install 'craft-onnx[cpu]' or, for an NVIDIA GPU, 'craft-onnx[gpu]'",
+        )
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        problem = f"{installed[0]} cannot be imported ({error})." if installed else "onnxruntime is not installed."
+        raise MissingExtra(
+            problem, "Install it with: pip install 'craft-onnx[cpu]' or, for an NVIDIA GPU, 'craft-onnx[gpu]'"
+        ) from error
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def parse_providers(providers: Providers) -> tuple[str, ...]:
+    """Short names of execution providers, in order of precedence.
+
+    Parameters
+    ----------
+    providers : str or sequence of str
+        Names separated by commas, or several: "cpu", "cuda", "cuda:1" (a device), or onnxruntime's own such as
+        "CUDAExecutionProvider".
+
+    Raises
+    ------
+    InputError
+        If a name is unknown or given twice, or there is none.
+    """
+    names = [name.strip() for name in (providers.split(",") if isinstance(providers, str) else providers)]
+    short = tuple(_short_name(name) for name in names)
+    kinds = [name.split(":")[0] for name in short]
+    if not names or len(set(kinds)) < len(kinds):
+        raise InputError(f"Providers {providers!r} name none, or one twice.", "Give each once, such as 'cuda,cpu'.")
+    return short
+
+
+def _short_name(name: str) -> str:
+    kind, _, device = name.partition(":")
+    own = {long.lower(): short for short, long in PROVIDERS.items()}
+    kind = own.get(kind.lower(), kind.lower())
+    if kind not in PROVIDERS or (":" in name and not device.isdecimal()):
+        raise InputError(f"There is no execution provider {name!r}.", f"Take some of {', '.join(PROVIDERS)}.")
+    return f"{kind}:{int(device)}" if device else kind
+
+
+def available_providers() -> tuple[str, ...]:
+    """Short names of the providers this onnxruntime was built with; whether their devices are there shows on use."""
+    built = import_onnxruntime().get_available_providers()
+    return tuple(short for short, long in PROVIDERS.items() if long in built)
+
+
+def require_providers(providers: Providers) -> tuple[str, ...]:
+    """Parse provider names and check that this onnxruntime was built with them.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown.
+    ProviderUnavailable
+        If one is not built in.
+    """
+    asked = parse_providers(providers)
+    missing = [name for name in asked if name.split(":")[0] not in available_providers()]
+    if missing:
+        raise _unavailable(missing[0])
+    return asked
+
+
+def _unavailable(provider: str, reason: str = "is not part of the installed onnxruntime") -> ProviderUnavailable:
+    remedies = {
+        "cuda": "Install 'craft-onnx[gpu]' in place of [cpu] on a machine with an NVIDIA GPU and driver, or",
+    }
+    remedy = remedies.get(provider.split(":")[0], "Install the onnxruntime built for it, or")
+    there = ", ".join(available_providers())
+    return ProviderUnavailable(
+        f"Provider {provider!r} was asked for and {reason} (available: {there}).", f"{remedy} use --providers cpu."
+    )
+
+
+@functools.cache
+def _preload_cuda() -> None:
+    """Load the CUDA libraries that came as Python packages; what it prints belongs on stderr."""
+    preload = getattr(import_onnxruntime(), "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            preload()
+
+
+def session_options(threads: int | None = None) -> Any:
+    """onnxruntime.SessionOptions: all graph optimisations, `threads` inside an operator (None: all cores), quiet."""
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} threads were asked for.", "Give at least 1, or none for all cores.")
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = QUIET
+    return options
+
+
+class Session:
+    """A graph ready to run. `run` may be called from several threads at once.
+
+    Parameters
+    ----------
+    model : path or bytes
+        An ONNX file, or one serialised in memory (without external data).
+    providers : str or sequence of str
+        Where to run, in order of precedence: "cpu", "cuda", "cuda:1", "cuda,cpu".
+    threads : int, optional
+        Threads inside an operator on the CPU; all cores by default.
+
+    Attributes
+    ----------
+    inputs, outputs : list of TensorSpec
+        Of the graph.
+    provider : str
+        The first provider asked for, and verified to be the one that runs.
+    largest_batch : int, optional
+        The largest batch known to fit in memory, once a larger one did not.
+
+    Raises
+    ------
+    InputError
+        If the model is missing or cannot be loaded.
+    UnsupportedOperator
+        If onnxruntime lacks an operator of the model.
+    ProviderUnavailable
+        If a provider does not run here.
+    """
+
+    def __init__(self, model: str | Path | bytes, providers: Providers = "cpu", threads: int | None = None):
+        asked = require_providers(providers)
+        if any(name.split(":")[0] in ("cuda", "tensorrt") for name in asked):
+            _preload_cuda()
+        self.name = "the model in memory" if isinstance(model, bytes) else str(model)
+        self._session = _open(model, self.name, asked, session_options(threads))
+        self.provider = _verified(self._session.get_providers(), asked)
+        self.inputs = [_spec(value) for value in self._session.get_inputs()]
+        self.outputs = [_spec(value) for value in self._session.get_outputs()]
+        self.largest_batch: int | None = None
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the graph.
+
+        Parameters
+        ----------
+        feeds : mapping of str to ndarray
+            An array for every input, of its dtype and shape. On CUDA each is uploaded once.
+
+        Returns
+        -------
+        list of ndarray
+            One array per output.
+
+        Raises
+        ------
+        MemoryError
+            If the device has not enough memory.
+        CraftError
+            If onnxruntime fails otherwise, with its message.
+        """
+        try:
+            if self.provider.startswith("cuda"):
+                return self._run_bound(feeds)
+            return self._session.run(None, dict(feeds))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise _run_error(error, self.name, feeds) from error
+
+    def _run_bound(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run with the inputs uploaded to the device first, and the outputs fetched last."""
+        device = int(self.provider.partition(":")[2] or 0)
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            uploaded = import_onnxruntime().OrtValue.ortvalue_from_numpy(array, "cuda", device)
+            binding.bind_ortvalue_input(name, uploaded)
+        for spec in self.outputs:
+            binding.bind_output(spec.name, "cuda", device)
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+
+def _open(model: str | Path | bytes, name: str, asked: tuple[str, ...], options: Any) -> Any:
+    """An onnxruntime.InferenceSession that never falls back by itself."""
+    if not isinstance(model, bytes):
+        if not Path(model).is_file():
+            raise InputError(f"{name} is not there or not a file.", "Give the path of an ONNX file.")
+        model = os.fspath(model)
+    providers = [(PROVIDERS[name.split(":")[0]], _provider_options(name)) for name in asked]
+    try:
+        session = import_onnxruntime().InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise _load_error(error, name) from error
+    session.disable_fallback()
+    return session
+
+
+def _provider_options(provider: str) -> dict[str, str]:
+    kind, _, device = provider.partition(":")
+    return PROVIDER_OPTIONS.get(kind, {}) | ({"device_id": device} if device else {})
+
+
+def _verified(running: Sequence[str], asked: tuple[str, ...]) -> str:
+    """The first provider asked for; onnxruntime drops those that do not start, without an error."""
+    for provider in asked:
+        if PROVIDERS[provider.split(":")[0]] not in running:
+            raise _unavailable(provider, "did not start on this machine: its device, driver or libraries are missing")
+    return asked[0]
+
+
+def _spec(value: Any) -> TensorSpec:
+    shape = tuple(length if isinstance(length, int) else None for length in value.shape)
+    return TensorSpec(value.name, NUMPY_TYPES.get(value.type, value.type), shape)
+
+
+def _message(error: Exception) -> str:
+    """The last, telling part of onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : ..."."""
+    text = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
+    return text.split(" : ", 2)[-1].rstrip(".")
+
+
+def _load_error(error: Exception, name: str) -> CraftError:
+    message = _message(error)
+    if type(error).__name__ == "NotImplemented" or "is not a registered function/op" in message:
+        return UnsupportedOperator(f"onnxruntime cannot run {name}: {message}.", "Export it with standard operators.")
+    if out_of_memory(error):
+        return CraftError(f"{name} does not fit in memory: {message}.", "Free memory or use another machine.")
+    return InputError(f"{name} cannot be loaded: {message}.", "Is it a whole, valid ONNX model?")
+
+
+def _run_error(error: Exception, name: str, feeds: Mapping[str, NDArray[Any]]) -> Exception:
+    if out_of_memory(error):
+        return MemoryError(_message(error))
+    shapes = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in feeds.items())
+    return CraftError(f"{name} failed on {shapes}: {_message(error)}.", "Check the input against the model.")
+
+
+ALLOCATION_FAILURES = (
+    "failed to allocate memory",  # onnxruntime's arena
+    "smaller than requested bytes",  # its arena under a limit
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",  # CUDA
+    "alloc_failed",  # CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of onnxruntime, numpy or Python means that memory did not suffice."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in ALLOCATION_FAILURES)

@@ -69,8 +69,8 @@ def factorise(
     number_of_concepts : int
         k, at most min(n, p).
     alpha : float
-        scikit-learn's `alpha_W`: weight of its penalty on the squares of U and W (0 in the paper, 1e-2 in Xplique). The penalty
-        depends on the scale of A, unless `normalize` is set.
+        scikit-learn's `alpha_W`: weight of its penalty on the squares of U and W (0 in the paper, 1e-2 in Xplique).
+        The penalty depends on the scale of A, unless `normalize` is set.
     normalize : bool
         Divide A by its mean, and give the rows of W unit length.
     random_state : int, optional
@@ -119,7 +119,7 @@ def encode(
 def encode_as_sklearn(
     a: NDArray[np.floating], w: NDArray[np.floating], alpha: float, tol: float = 1e-4, max_iter: int = 200
 ) -> NDArray[np.floating]:
-    """Coefficients (n, k) by scikit-learn's `NMF.transform`, as the peers compute them: all rows share one stopping rule.
+    """Coefficients (n, k) by scikit-learn's `NMF.transform`, as in Xplique: all rows share one stopping rule.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """Exact non-negative least squares, row by row in batches, in numpy alone.
 
 For every row a of A: u(a) = argmin_{u >= 0} 1/2 ||a - u W||^2 + ridge/2 ||u||^2. Its conditions of optimality (KKT) are
-u >= 0, y = (u W - a) W^T + ridge u >= 0 and u y = 0. Block principal pivoting (Portugal, Judice & Vicente 1994; Kim & Park 2011)
-guesses which u are zero, solves for the others, and exchanges all that break a condition; every row has its own guess, and
-rows whose guesses have equally many unknowns are solved in one call. Rows on which the exchange does not come to an
-end fall back to the active set method of Lawson & Hanson (1974), which does.
+u >= 0, y = (u W - a) W^T + ridge u >= 0 and u y = 0. Block principal pivoting (Portugal, Judice & Vicente 1994; Kim &
+Park 2011) guesses which u are zero, solves for the others, and exchanges all that break a condition; every row has
+its own guess, and rows whose guesses have equally many unknowns are solved in one call. Rows on which the exchange
+does not come to an end fall back to the active set method of Lawson & Hanson (1974), which does.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ SINGULAR_ABOVE = 1e13
 def nnls(a: ArrayLike, w: ArrayLike, ridge: float = 0.0) -> Array:
     """Coefficients u >= 0 that bring u W nearest to every row of A: argmin 1/2 ||a - u W||^2 + ridge/2 ||u||^2.
 
-    A row's result does not depend on the other rows. Where W has dependent rows (duplicates, rows of zeros) and several u are
-    optimal, the shortest one is returned, to rounding.
+    A row's result does not depend on the other rows. Where W has dependent rows (duplicates, rows of zeros) and
+    several u are optimal, the shortest one is returned, to rounding.
 
     Parameters
     ----------
@@ -62,8 +62,9 @@ def nnls(a: ArrayLike, w: ArrayLike, ridge: float = 0.0) -> Array:
 def kkt_residual(a: ArrayLike, w: ArrayLike, u: ArrayLike, ridge: float = 0.0) -> Array:
     """How far every row of U is from optimal: its largest projected gradient, as a share of ||a|| ||w_i||.
 
-    The projected gradient is |y_i| where u_i > 0 and max(-y_i, 0) where u_i = 0, with y = (u W - a) W^T + ridge u; it is 0 at the
-    optimum and of the order of rounding, 1e-15, for the results of `nnls`. Rows of zeros are measured without the division by ||a||.
+    The projected gradient is |y_i| where u_i > 0 and max(-y_i, 0) where u_i = 0, with y = (u W - a) W^T + ridge u; it
+    is 0 at the optimum and of the order of rounding, 1e-15, for the results of `nnls`. Rows of zeros are measured
+    without the division by ||a||.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ class _Problem:
         return self._refined(a, u) if self.refine else u
 
     def _refined(self, a: Array, u: Array) -> Array:
-        """One step of iterative refinement on each row's own support: the residual comes from A, not from the Gram matrix."""
+        """One step of iterative refinement on each row's support, with the residual of A and not of the Gram matrix."""
         passive = u > 0
         target = (a - u @ self.w) @ self.w.T - u * self.ridge
         return np.maximum(u + solve_supports(self.gram, target, passive), 0.0)

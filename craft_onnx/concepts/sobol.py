@@ -1,7 +1,8 @@
 """Total Sobol indices: the share of an output's variance that goes when everything but one input is known.
 
-y is a function of masks m in [0, 1]^k. A design is two independent samples A and B of N masks, drawn as one sample in 2k dimensions; C_i is A with
-column i from B. All estimators here need y on A and on the C_i alone: N (k + 1) evaluations.
+y is a function of masks m in [0, 1]^k. A design is two independent samples A and B of N masks, drawn as one sample in
+2k dimensions; C_i is A with column i from B. All estimators here need y on A and on the C_i alone: N (k + 1)
+evaluations.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ def design(sampler: Sampler, dimension: int, size: int, seed: int | None = 0) ->
     Parameters
     ----------
     sampler : "sobol", "halton" or "lhs"
-        Scrambled Sobol sequence (Owen), unscrambled Halton sequence (as in Xplique; its later columns are ramps, so use it for comparison
-        only), or Latin hypercube.
+        Scrambled Sobol sequence (Owen), unscrambled Halton sequence (as in Xplique; its later columns are ramps, so
+        use it for comparison only), or Latin hypercube.
     dimension : int
         k.
     size : int
@@ -53,7 +54,7 @@ def design(sampler: Sampler, dimension: int, size: int, seed: int | None = 0) ->
 
 
 def designs(sampler: Sampler, dimension: int, size: int, count: int, seed: int | None = 0) -> NDArray[np.float32]:
-    """Independent designs (count, N, 2 k), each from its own child of `seed`; the Halton sequence has but one, repeated."""
+    """Independent designs (count, N, 2 k), each from its own child of `seed`; a Halton sequence has but one."""
     seeds = np.random.SeedSequence(seed).generate_state(count)
     return np.stack([design(sampler, dimension, size, int(child)) for child in seeds])
 

@@ -1,0 +1,153 @@
+"""From concept coefficients to the logit of a class: y(u) = h(u W)[class]."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from craft_onnx.errors import CheckFailed
+from craft_onnx.runtime.batches import run_array
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from craft_onnx.concepts.halves import Halves
+    from craft_onnx.description import Layout
+    from craft_onnx.graph.head import FoldedHead
+    from craft_onnx.runtime.sessions import Session
+
+Floats = NDArray[np.floating]
+Array = NDArray[np.float64]
+CELLS = 1 << 22  # numbers in a batch of coefficients: 16 MB
+
+
+class ConceptHead:
+    """y(u) of one class, as a function of arrays.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Coefficients (n, ..., k), float32, to logits (n,).
+    number_of_concepts : int
+        k.
+    pooled : bool
+        u is (n, k), the mean over positions: h begins with pooling, which commutes with W. Otherwise u has the
+        positions.
+    linear : bool
+        y is provably affine in u.
+    batch_size : int, optional
+        Rows of one call of `evaluate`; None takes what is 16 MB of coefficients.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[Floats], Floats],
+        number_of_concepts: int,
+        *,
+        pooled: bool,
+        linear: bool,
+        batch_size: int | None = None,
+    ) -> None:
+        self.evaluate = evaluate
+        self.number_of_concepts = number_of_concepts
+        self.pooled = pooled
+        self.linear = linear
+        self.batch_size = batch_size
+
+    def __call__(self, u: Floats) -> Array:
+        """Logits (n,) of coefficients (n, ..., k)."""
+        rows = self.rows(u.shape[1:])
+        parts = [self.evaluate(u[i : i + rows].astype(np.float32, copy=False)) for i in range(0, len(u), rows)]
+        return np.concatenate(parts).astype(np.float64)
+
+    def rows(self, shape: tuple[int, ...]) -> int:
+        """How many coefficients of a shape (..., k) one batch takes."""
+        return self.batch_size or max(1, CELLS // int(np.prod(shape)))
+
+    def reduced(self, u: Floats) -> Floats:
+        """Coefficients as the head takes them: their mean over positions where it is pooled."""
+        return u.mean(axis=tuple(range(1, u.ndim - 1))) if self.pooled and u.ndim > 2 else u
+
+    def masked(self, u: Floats, masks: Floats) -> Array:
+        """Logits (m,) of one image's coefficients u (..., k), each concept times its mask, for masks (m, k)."""
+        rows = self.rows(u.shape)
+        spread = masks.reshape(len(masks), *[1] * (u.ndim - 1), masks.shape[-1])
+        return np.concatenate([self(u[None] * spread[i : i + rows]) for i in range(0, len(masks), rows)])
+
+    def effects(self, positions: tuple[int, ...] = ()) -> tuple[Array, float]:
+        """What one unit of every coefficient adds to the logit, exactly, and the logit without any.
+
+        Parameters
+        ----------
+        positions : tuple of int
+            Shape of the positions, () where the head is pooled.
+
+        Returns
+        -------
+        (array (*positions, k), float)
+            Effects and bias: y(u) = sum(effects * u) + bias.
+        """
+        if not self.linear:
+            raise CheckFailed("The head is not linear, its concepts have no constant effects.", "Sample it instead.")
+        shape = (*positions, self.number_of_concepts)
+        bias = float(self(np.zeros((1, *shape), np.float32))[0])
+        values = [self(block) - bias for block in _identity(shape, self.rows(shape))]
+        return np.concatenate(values).reshape(shape), bias
+
+
+def folded_head(
+    halves: "Halves", w: Floats, class_id: int, layout: "Layout", batch_size: int
+) -> "tuple[ConceptHead, FoldedHead | None]":
+    """The head for a concept bank (k, p) and a class; folded into h where that is an ONNX graph, which is given too."""
+    if halves.head is None:
+        return callable_head(halves, w, class_id, layout, batch_size), None
+    from craft_onnx.graph.head import fold_concepts
+    from craft_onnx.graph.load import load
+
+    axis = halves.axis_of_channels(layout)
+    folded = fold_concepts(load(halves.head), w, class_id, axis)
+    return graph_head(_in_memory(folded, halves), len(w), folded.pooled, folded.linear, batch_size), folded
+
+
+def callable_head(halves: "Halves", w: Floats, class_id: int, layout: "Layout", batch_size: int) -> ConceptHead:
+    """The head of any callable h: activations u W are made and handed to it."""
+
+    def evaluate(u: Floats) -> Floats:
+        return halves.logits(u @ w, layout)[:, class_id]
+
+    return ConceptHead(evaluate, len(w), pooled=False, linear=False, batch_size=batch_size)
+
+
+def graph_head(session: "Session", k: int, pooled: bool, linear: bool, batch_size: int) -> ConceptHead:
+    """The head that an ONNX graph of u is; small where it is pooled, and then run in large batches."""
+
+    def evaluate(u: Floats) -> Floats:
+        return run_array(session, u, rows or len(u)).reshape(len(u))
+
+    rows = None if pooled else batch_size
+    return ConceptHead(evaluate, k, pooled=pooled, linear=linear, batch_size=rows)
+
+
+def stored_head(path: "Path", k: int, pooled: bool, linear: bool, batch_size: int, providers: str) -> ConceptHead:
+    """The head in a bundle."""
+    from craft_onnx.runtime.sessions import Session
+
+    return graph_head(Session(path, providers), k, pooled, linear, batch_size)
+
+
+def _in_memory(folded: "FoldedHead", halves: "Halves") -> "Session":
+    import onnx_ir as ir
+
+    from craft_onnx.runtime.sessions import Session
+
+    provider = "cpu" if halves.provider == "callable" else halves.provider
+    return Session(ir.to_proto(folded.model).SerializeToString(), provider)
+
+
+def _identity(shape: tuple[int, ...], rows: int) -> Iterator[Floats]:
+    """The unit vectors of a shape, in blocks."""
+    size = int(np.prod(shape))
+    for start in range(0, size, rows):
+        stop = min(start + rows, size)
+        yield np.eye(stop - start, size, start, dtype=np.float32).reshape(stop - start, *shape)

@@ -1,0 +1,168 @@
+"""How much each concept matters for the logit of a class: total Sobol indices and signed contributions.
+
+The masks m in [0, 1]^k multiply the coefficients, one mask for all positions: y(m) = h((u * m) W). Where y is affine
+in m, y = sum_i c_i m_i + bias, with c_i the contribution of concept i to the logit, and ST_i = c_i^2 / sum_j c_j^2.
+Other heads are sampled.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from craft_onnx.concepts.head import ConceptHead
+from craft_onnx.concepts.sobol import VARIANCE_FLOOR, Estimator, Sampler, designs, masks, total_indices
+
+Floats = NDArray[np.floating]
+Array = NDArray[np.float64]
+# Repetitions beyond one for every image: degrees of freedom of the interval. T_975 is Student's quantile for them.
+SPARE = 4
+T_975 = 2.7764451051977987
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a head that is not linear is sampled.
+
+    Attributes
+    ----------
+    sampler, estimator : str
+        See `craft_onnx.concepts.sobol`.
+    nb_design : int
+        Points of one design.
+    random_state : int, optional
+        Seed of the designs.
+    """
+
+    sampler: Sampler = "sobol"
+    estimator: Estimator = "jansen"
+    nb_design: int = 256
+    random_state: int | None = 0
+
+    def draw(self, k: int, count: int) -> NDArray[np.float32]:
+        """Independent designs (count, nb_design, 2 k); a Halton sequence has but one."""
+        return designs(self.sampler, k, self.nb_design, 1 if self.sampler == "halton" else count, self.random_state)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importances of k concepts, with the evidence.
+
+    Attributes
+    ----------
+    values : array (k,)
+        Total Sobol indices, their mean over the images.
+    intervals : array (k, 2), optional
+        95 % confidence intervals of `values` for the error of sampling; of no width where exact, None where one
+        design alone was used.
+    contributions : array (k,)
+        Signed, in logits, mean over the images. Exact: their sum and `bias` are the logit of the reconstruction.
+        Sampled: what the logit loses when the concept alone is removed.
+    bias : float
+        The logit without any concept.
+    exact : bool
+        Nothing was sampled.
+    evaluations : int
+        Of the head.
+    """
+
+    values: Array
+    intervals: Array | None
+    contributions: Array
+    bias: float
+    exact: bool
+    evaluations: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON values."""
+        return {
+            "values": self.values.tolist(),
+            "intervals": None if self.intervals is None else self.intervals.tolist(),
+            "contributions": self.contributions.tolist(),
+            "bias": self.bias,
+            "exact": self.exact,
+            "evaluations": self.evaluations,
+        }
+
+
+def linear_indices(contributions: Floats) -> Array:
+    """ST_i = c_i^2 / sum_j c_j^2 over the last axis; zeros where nothing contributes, as when sampled."""
+    squares = np.square(np.asarray(contributions, np.float64))
+    total = squares.sum(axis=-1, keepdims=True)
+    return np.where(total > VARIANCE_FLOOR, squares / np.maximum(total, VARIANCE_FLOOR), 0.0)
+
+
+def linear_importance(head: ConceptHead, u: Floats) -> Importance:
+    """Exact importances of a linear head over images (N, ..., k), reduced as the head takes them."""
+    effects, bias = head.effects(u.shape[1:-1])
+    contributions = (u * effects).sum(axis=tuple(range(1, u.ndim - 1)))
+    values = linear_indices(contributions).mean(axis=0)
+    return Importance(values, np.stack([values, values], 1), contributions.mean(axis=0), bias, True, effects.size + 1)
+
+
+def sampled_importance(head: ConceptHead, u: Floats, sampling: Sampling) -> Importance:
+    """Sampled importances over images with coefficients u (N, ..., k).
+
+    Every image has a design of its own, and four images one more (a single image four more): their differences give
+    the error of one estimate, pooled, hence the error of the mean.
+
+    Parameters
+    ----------
+    head : ConceptHead
+        The head.
+    u : array (N, ..., k)
+        Coefficients, reduced as the head takes them.
+    sampling : Sampling
+        How to sample.
+    """
+    if sampling.sampler == "halton":
+        return _with_designs(head, u, sampling.draw(u.shape[-1], 1), sampling.estimator)
+    repeats = 1 + np.bincount(np.arange(SPARE) * len(u) // SPARE % len(u), minlength=len(u))
+    drawn = np.split(sampling.draw(u.shape[-1], int(repeats.sum())), np.cumsum(repeats)[:-1])
+    estimates = [_indices(head, one, some, sampling.estimator) for one, some in zip(u, drawn, strict=True)]
+    spread = sum(np.square(each - each.mean(axis=0)).sum(axis=0) for each in estimates) / SPARE
+    half = T_975 * np.sqrt(spread * np.sum(1 / repeats)) / len(u)
+    values = np.mean([each.mean(axis=0) for each in estimates], axis=0)
+    return _sampled(head, u, values, half, int(repeats.sum()) * sampling.nb_design)
+
+
+def local_importance(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], estimator: Estimator) -> Importance:
+    """Importances over few images (N, ..., k): exact where possible, else with the same designs (r, n, 2 k)."""
+    return linear_importance(head, u) if head.linear else _with_designs(head, u, drawn, estimator)
+
+
+def _with_designs(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], estimator: Estimator) -> Importance:
+    estimates = np.mean([_indices(head, one, drawn, estimator) for one in u], axis=0)
+    half = None
+    if len(drawn) > 1:
+        half = T_975 * estimates.std(axis=0, ddof=1) / np.sqrt(len(drawn))
+    return _sampled(head, u, estimates.mean(axis=0), half, len(u) * drawn.shape[0] * drawn.shape[1])
+
+
+def _indices(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], estimator: Estimator) -> Array:
+    """Estimates (r, k) of one image with each of r designs."""
+    k = u.shape[-1]
+    outputs = [head.masked(u, masks(design)).reshape(k + 1, -1) for design in drawn]
+    return total_indices(np.stack(outputs), estimator)
+
+
+def _sampled(head: ConceptHead, u: Floats, values: Array, half: Array | None, points: int) -> Importance:
+    intervals = None if half is None else np.stack([values - half, values + half], axis=1)
+    contributions, bias = removals(head, u)
+    k = u.shape[-1]
+    return Importance(values, intervals, contributions, bias, False, points * (k + 1) + len(u) * (k + 2))
+
+
+def removals(head: ConceptHead, u: Floats) -> tuple[Array, float]:
+    """What the logit loses without each concept alone (k,), and the logit without any, means over the images."""
+    k = u.shape[-1]
+    kept = np.concatenate([np.ones((1, k)), 1 - np.eye(k), np.zeros((1, k))]).astype(np.float32)
+    logits = np.mean([head.masked(one, kept) for one in u], axis=0)
+    return logits[0] - logits[1:-1], float(logits[-1])
+
+
+def ranking(importances: Sequence[float] | Array) -> NDArray[np.intp]:
+    """Concepts from the most to the least important, ties as Xplique breaks them (the later one first)."""
+    return np.argsort(importances)[::-1]

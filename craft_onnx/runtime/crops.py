@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -120,11 +120,7 @@ class Crops(Sequence[np.ndarray]):
         top, left = self.corners[image, which]
         return image, int(top), int(left)
 
-    @overload
-    def __getitem__(self, key: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, key: slice | Sequence[int] | np.ndarray) -> np.ndarray: ...
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __getitem__(self, key: Any) -> np.ndarray:  # type: ignore[override] # a slice is an array, as numpy's is
         if isinstance(key, slice) or np.ndim(key):
             return self._stack(np.arange(len(self))[key if isinstance(key, slice) or len(key) else []])
         image, top, left = self.origin(operator.index(key))
@@ -233,6 +229,6 @@ def _resize(crop: np.ndarray, size: tuple[int, int], layout: Layout, interpolati
 
 
 def _bilinear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """OpenCV takes up to 512 channels, and drops an axis of one."""
-    parts = [pixels[..., i : i + 512] for i in range(0, pixels.shape[-1], 512)]
+    """OpenCV resizes four channels at a time in every version, and drops an axis of one."""
+    parts = [pixels[..., i : i + 4] for i in range(0, pixels.shape[-1], 4)]
     return np.concatenate([cv2.resize(part, size[::-1]).reshape(*size, -1) for part in parts], axis=-1)

@@ -52,10 +52,12 @@ def decode_file(path: Path, max_pixels: int) -> np.ndarray:
     pixels = _decode(data, header)
     if pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    return _upright(to_rgb8(pixels), header.orientation)
+    # libtiff multiplies the colours of 8-bit pictures by their alpha.
+    premultiplied = header.format == "tiff" and pixels.dtype == np.uint8
+    return _upright(to_rgb8(pixels, premultiplied), header.orientation)
 
 
-def to_rgb8(pixels: np.ndarray) -> np.ndarray:
+def to_rgb8(pixels: np.ndarray, premultiplied: bool = False) -> np.ndarray:
     """Grey (H, W) or (H, W, 1), RGB or RGBA, uint8 or uint16, as uint8 RGB (H, W, 3); ValueError for other types."""
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels / np.float32(257)).astype(np.uint8)
@@ -63,12 +65,13 @@ def to_rgb8(pixels: np.ndarray) -> np.ndarray:
         raise ValueError(f"pixels of type {pixels.dtype}, not uint8 or uint16")
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_GRAY2RGB)
-    return _on_white(pixels) if pixels.shape[2] == 4 else np.ascontiguousarray(pixels)
+    return _on_white(pixels, premultiplied) if pixels.shape[2] == 4 else np.ascontiguousarray(pixels)
 
 
-def _on_white(pixels: np.ndarray) -> np.ndarray:
+def _on_white(pixels: np.ndarray, premultiplied: bool) -> np.ndarray:
     opacity = pixels[..., 3:].astype(np.float32) / 255
-    return np.rint(pixels[..., :3] * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    colours = pixels[..., :3] * (1 if premultiplied else opacity)
+    return np.rint(np.minimum(colours + 255 * (1 - opacity), 255)).astype(np.uint8)
 
 
 def _decode(data: bytes, header: Header) -> np.ndarray:

@@ -79,7 +79,7 @@ def is_complete(file: BinaryIO, format: str) -> bool:
 
 
 def _after_last(file: BinaryIO, begin: bytes, end: bytes) -> bool:
-    """Whether `end` comes after the last `begin`; looked for in the last bytes first, then behind which trailer ever."""
+    """Whether `end` comes after the last `begin`; looked for in the last bytes first, then before any trailer."""
     for tail in (64, 1 << 62):
         file.seek(-min(tail, file.seek(0, io.SEEK_END)), io.SEEK_END)
         data = file.read()
@@ -191,10 +191,12 @@ def _jpeg_marker(file: BinaryIO) -> int:
 
 
 def _tiff(file: BinaryIO) -> Header:
-    """OpenCV applies the orientation of a TIFF itself; samples other than RGB have no alpha that it knows of."""
+    """OpenCV applies the orientation of a TIFF itself; the fourth sample of RGB is alpha where ExtraSamples says so."""
     file.seek(0)
     fields = _first_directory(file)
-    return Header("tiff", fields[0x0101], fields[0x0100], alpha=fields.get(0x0106) == 2)
+    return Header(
+        "tiff", fields[0x0101], fields[0x0100], alpha=fields.get(0x0106) == 2 and fields.get(0x0152) in (1, 2)
+    )
 
 
 def _first_directory(file: BinaryIO) -> dict[int, int]:

@@ -69,8 +69,8 @@ class Pictures(Sequence[np.ndarray]):
         failed = []
         for i, picture in enumerate(ahead(self._read, self.entries, threads)):
             if isinstance(picture, str):
-                failed.append((self.names[i], picture))
-                self._skip(failed[-1:])
+                failed.append((self.entries[i].name, picture))
+                self._skip(failed[-1:] if len(self) > 1 else [])
             else:
                 yield i, picture
         if failed and len(failed) == len(self):
@@ -104,10 +104,10 @@ class Pictures(Sequence[np.ndarray]):
         new = [pair for pair in failed if pair not in self.skipped]
         if new:
             self.skipped += new
-            noun = "picture is" if len(new) == 1 else "pictures are"
-            warnings.warn(
-                f"{len(new)} of {of or len(self)} {noun} skipped: {_listed(new)}.", CraftWarning, stacklevel=3
+            text = (
+                f"{len(new)} of {of or len(self)} pictures {'is' if len(new) == 1 else 'are'} skipped: {_listed(new)}."
             )
+            warnings.warn(text, CraftWarning, stacklevel=3)
 
 
 def open_pictures(source: Any, max_pixels: int = MAX_PIXELS) -> Pictures:

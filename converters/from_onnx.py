@@ -1,0 +1,62 @@
+"""ONNX to ONNX: an existing file, checked, normalized and proven to compute what it did.
+
+Runs as a script too: ``python from_onnx.py model.onnx -o normalized.onnx``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from craft_onnx.errors import CraftError
+from craft_onnx.extras import require
+from craft_onnx_converters.exported import Exported, Options
+from craft_onnx_converters.loading import existing_file
+
+
+def export(source: str | Path, options: Options) -> Exported:
+    """Load an ONNX file, with onnxruntime's evaluation of it as it is.
+
+    Parameters
+    ----------
+    source : path
+        An ONNX file.
+    options : Options
+        Not needed here.
+
+    Raises
+    ------
+    InputError
+        If it is missing, corrupt or no ONNX, or has several inputs or outputs.
+    UnsupportedOperator
+        If onnxruntime lacks an operator of it.
+    MissingExtra
+        If onnx is not installed.
+    """
+    require("onnx", "build")
+    from craft_onnx.graph.load import image_input, load, logits_output, read_description
+    from craft_onnx.runtime.sessions import Session
+
+    path = existing_file(Path(source))
+    model = load(path)
+    image_input(model), logits_output(model)
+    session = Session(path)
+    (image,) = session.inputs
+
+    def evaluate(x: NDArray[Any]) -> NDArray[Any]:
+        return session.run({image.name: x})[0]
+
+    description = read_description(model)
+    return Exported(model, evaluate, description.framework, path, _batch(image.shape), description=description)
+
+
+def _batch(shape: tuple[int | None, ...]) -> int | None:
+    if not shape:
+        raise CraftError("The model's input is a scalar.", "Give a model that takes pictures.")
+    return shape[0]
+
+
+if __name__ == "__main__":
+    from craft_onnx_converters.script import main
+
+    main()

@@ -1,0 +1,57 @@
+"""Third parties' chatter, silenced while they work and not a moment longer."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+LOGGERS = ("tensorflow", "absl", "tf2onnx", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+class _Collector(logging.Handler):
+    """Keeps messages instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Hide warnings and log messages of the frameworks inside the block, and yield the list they are collected in.
+
+    Warnings of third parties about each other (deprecated calls, missing torchvision) say nothing to our users, and
+    the numerical comparison that follows a conversion is what catches those that matter.
+    """
+    collector = _Collector()
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        for name in LOGGERS:
+            stack.enter_context(_diverted(logging.getLogger(name), collector))
+        yield collector.messages
+
+
+@contextlib.contextmanager
+def _diverted(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+    handlers, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables inside the block, except those that the user has set."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -1,0 +1,227 @@
+"""The places where a model can be cut in two, and what a user's name for one means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from craft_onnx.errors import InputError
+from craft_onnx.graph.flow import Flow
+from craft_onnx.graph.layout import channel_axes
+from craft_onnx.graph.names import find_tensor, layer_of
+from craft_onnx.graph.nonnegative import nonnegative_tensors
+from craft_onnx.graph.values import dimensions
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor that every path from image to logits goes through.
+
+    Attributes
+    ----------
+    index : int
+        Place in execution order.
+    tensor, layer, op_type : str
+        Its name in the graph, the user's name of the layer that computes it, that layer's operator.
+    shape : tuple of int, str or None
+        Sizes, names of symbolic dimensions, None where unknown. The first axis is the batch.
+    channel_axis : int
+        Axis of the channels.
+    channels : int, optional
+        Their number, where known.
+    nonnegative : bool
+        Provably non-negative for every picture: concepts can be found there.
+    recommended : bool
+        The last non-negative feature map (rank 4, more than one position).
+    """
+
+    index: int
+    tensor: str
+    layer: str
+    op_type: str
+    shape: tuple[int | str | None, ...]
+    channel_axis: int
+    channels: int | None
+    nonnegative: bool
+    recommended: bool
+
+    def __str__(self) -> str:
+        return f"{self.tensor!r} ({self.layer}, {self.op_type}, {'x'.join(map(str, self.shape[1:]))})"
+
+
+def find_cuts(model: ir.Model) -> list[Cut]:
+    """All cuts of a model in execution order, without its input and output.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        From image to logits.
+
+    Raises
+    ------
+    InputError
+        If the model has several inputs or outputs.
+    """
+    return _cuts_of(Flow(model))
+
+
+def recommended_cut(model: ir.Model, cuts: Sequence[Cut] | None = None) -> Cut:
+    """The last non-negative feature map before the positions are pooled.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        From image to logits.
+    cuts : sequence of Cut, optional
+        Those of the model, if they are known already.
+
+    Raises
+    ------
+    InputError
+        If no feature map is provably non-negative; it names the cuts that there are.
+    """
+    cuts = find_cuts(model) if cuts is None else cuts
+    for cut in cuts:
+        if cut.recommended:
+            return cut
+    raise InputError(f"No feature map of the model is provably non-negative. {_others(cuts)}", _advice(cuts))
+
+
+def resolve_cut(model: ir.Model, at: str | int, cuts: Sequence[Cut] | None = None) -> Cut:
+    """The cut that a user means by the name of a tensor, the name of a layer or an index of `find_cuts`.
+
+    The name of a layer or module stands for the last tensor that it computes.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        From image to logits.
+    at : str or int
+        Name or index (also as decimal digits, where no tensor is called so).
+    cuts : sequence of Cut, optional
+        Those of the model, if they are known already.
+
+    Raises
+    ------
+    InputError
+        If there is no such tensor or layer (it offers near matches), or it is no cut (it says why, and which are near).
+    """
+    cuts = find_cuts(model) if cuts is None else cuts
+    exact = [cut for cut in cuts if cut.tensor == at]
+    if exact:
+        return exact[0]
+    if isinstance(at, int) or (at.isdecimal() and not _is_tensor(model, at)):
+        return _by_index(int(at), cuts)
+    tensor = str(find_tensor(model, at).name)
+    found = [cut for cut in cuts if cut.tensor == tensor]
+    if found:
+        return found[0]
+    flow = Flow(model)
+    value = flow.values[tensor]
+    name = at if at == tensor else f"{at} ({tensor})"
+    raise InputError(f"{name} is no cut: {_why_not(flow, value)}.", _nearest(flow, value, cuts))
+
+
+def _cuts_of(flow: Flow) -> list[Cut]:
+    values = [value for value in flow.separators if _fault(flow, value) is None]
+    axes, nonnegative = channel_axes(flow.model), nonnegative_tensors(flow.model)
+    maps = [value for value in values if value.name in nonnegative and _is_map(value, axes.get(value.name, 1))]
+    best = maps[-1] if maps else None
+    return [
+        _cut(index, value, axes.get(value.name or "", 1), value.name in nonnegative, value is best)
+        for index, value in enumerate(values)
+    ]
+
+
+def _cut(index: int, value: ir.Value, axis: int, nonnegative: bool, recommended: bool) -> Cut:
+    shape, node = dimensions(value) or (), value.producer()
+    assert value.name is not None and node is not None
+    channels = shape[axis] if axis < len(shape) else None
+    return Cut(
+        index=index,
+        tensor=value.name,
+        layer=layer_of(value),
+        op_type=node.op_type,
+        shape=shape,
+        channel_axis=axis,
+        channels=channels if isinstance(channels, int) else None,
+        nonnegative=nonnegative,
+        recommended=recommended,
+    )
+
+
+def _is_map(value: ir.Value, channel_axis: int) -> bool:
+    """A feature map of more than one position: global pooling leaves one."""
+    shape = dimensions(value) or ()
+    return len(shape) == 4 and any(size != 1 for axis, size in enumerate(shape) if axis not in (0, channel_axis))
+
+
+def _fault(flow: Flow, value: ir.Value) -> str | None:
+    """Why a tensor that separates the graph holds no activations, None if it does."""
+    shape = dimensions(value)
+    if value.dtype is not None and not value.dtype.is_floating_point():
+        return f"it holds {value.dtype.name.lower()}, not floating-point numbers"
+    if shape is not None and len(shape) < 2:
+        return f"it has no channels, its shape is {_text(shape)}"
+    if not flow.batch_first(value):
+        return f"its first axis is not the batch, its shape is {_text(shape or ())}"
+    return None
+
+
+def _why_not(flow: Flow, value: ir.Value) -> str:
+    if value is flow.image or value is flow.logits:
+        return f"it is the model's {'input' if value is flow.image else 'output'}"
+    if not flow.carries_image(value):
+        return "it does not depend on the picture"
+    if value not in flow.last_use:
+        return "it does not lead to the logits"
+    needed = flow.also_needed(value)
+    if needed:
+        return f"it lies inside a branch, what follows it also needs {_names(needed)}"
+    return _fault(flow, value) or "another output of the same node is needed beside it"
+
+
+def _nearest(flow: Flow, value: ir.Value, cuts: Sequence[Cut]) -> str:
+    places = [(flow.position[flow.values[cut.tensor]], cut) for cut in cuts]
+    here = flow.position.get(value, -1)
+    before = [cut for place, cut in places if place < here][-1:]
+    after = [cut for place, cut in places if place > here][:1]
+    offers = [f"before it {cut}" for cut in before] + [f"after it {cut}" for cut in after]
+    return f"The nearest cuts are {' and '.join(offers)}." if offers else "The model has no cut near it."
+
+
+def _by_index(index: int, cuts: Sequence[Cut]) -> Cut:
+    if not 0 <= index < len(cuts):
+        known = f"from 0 to {len(cuts) - 1}" if cuts else "none"
+        raise InputError(f"There is no cut number {index}.", f"The model's cuts are numbered {known}.")
+    return cuts[index]
+
+
+def _is_tensor(model: ir.Model, name: str) -> bool:
+    return any(value.name == name for node in model.graph for value in node.outputs)
+
+
+def _others(cuts: Sequence[Cut]) -> str:
+    nonnegative = [cut for cut in cuts if cut.nonnegative]
+    kind = "Non-negative cuts of another kind" if nonnegative else "Cuts whose sign is not known"
+    listed = ", ".join(str(cut) for cut in (nonnegative or cuts)[-3:])
+    return f"{kind}: {listed}." if cuts else "It has no cuts at all."
+
+
+def _advice(cuts: Sequence[Cut]) -> str:
+    nonnegative = [cut for cut in cuts if cut.nonnegative]
+    if nonnegative:
+        return f"Cut at {nonnegative[-1].tensor!r}, or at another layer behind a ReLU."
+    return (
+        "Concepts need non-negative activations: choose a layer yourself, behind a ReLU or a Sigmoid if there is one."
+    )
+
+
+def _names(values: Sequence[ir.Value]) -> str:
+    """The last of several tensors by name, and how many more there are."""
+    more = f" and {len(values) - 1} more" if len(values) > 1 else ""
+    return f"{values[-1].name!r}{more}"
+
+
+def _text(shape: tuple[int | str | None, ...]) -> str:
+    return f"({', '.join('?' if size is None else str(size) for size in shape)})"

@@ -211,7 +211,10 @@ def _others(cuts: Sequence[Cut]) -> str:
 def _advice(cuts: Sequence[Cut]) -> str:
     nonnegative = [cut for cut in cuts if cut.nonnegative]
     if nonnegative:
-        return f"Cut at {nonnegative[-1].tensor!r}, or at another layer behind a ReLU."
+        with_positions = [
+            cut for cut in nonnegative if len(cut.shape) > 2 and cut.shape[1:].count(1) < len(cut.shape) - 2
+        ]
+        return f"Cut at {(with_positions or nonnegative)[-1].tensor!r}, or at another layer behind a ReLU."
     return (
         "Concepts need non-negative activations: choose a layer yourself, behind a ReLU or a Sigmoid if there is one."
     )

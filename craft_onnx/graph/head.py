@@ -116,7 +116,7 @@ def _prepend_bank(graph: ir.Graph, entry: ir.Value, bank: np.ndarray, channel_ax
     prefix = pooled_prefix(graph, entry, channel_axis)
     if prefix is not None:
         to_one_position(prefix, entry)
-    positions = [] if prefix else [size for axis, size in enumerate(sizes) if axis not in (0, channel_axis)]
+    positions = [] if prefix is not None else [size for axis, size in enumerate(sizes) if axis not in (0, channel_axis)]
     take_name(graph, COEFFICIENTS)
     u = ir.Value(name=COEFFICIENTS, shape=ir.Shape([sizes[0], *positions, len(bank)]), type=entry.type)
     build = Builder(graph, before=graph[0])

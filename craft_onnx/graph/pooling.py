@@ -42,7 +42,7 @@ def pooled_prefix(graph: ir.Graph, entry: ir.Value, channel_axis: int) -> Prefix
     sizes = dimensions(entry)
     if sizes is None or len(sizes) < 3:
         return None
-    labels = tuple({0: BATCH, channel_axis: CHANNEL}.get(axis, SPACE) for axis in range(len(sizes)))
+    labels = _labels(sizes, channel_axis)
     prefix, value = Prefix([], []), entry
     while SPACE in labels:
         node = _only_reader(graph, value, entry)
@@ -53,6 +53,11 @@ def pooled_prefix(graph: ir.Graph, entry: ir.Value, channel_axis: int) -> Prefix
         prefix.nodes.append(node)
         prefix.labels.append(labels)
     return prefix
+
+
+def _labels(sizes: tuple[int | str | None, ...], channel_axis: int) -> Labels:
+    rest = [ONE if size == 1 else SPACE for size in sizes]
+    return tuple({0: BATCH, channel_axis: CHANNEL}.get(place, label) for place, label in enumerate(rest))
 
 
 def to_one_position(prefix: Prefix, entry: ir.Value) -> None:
@@ -125,8 +130,7 @@ def _reshape(node: ir.Node, labels: Labels) -> Labels | None:
     axis = reshaped_axis(node, labels.index(CHANNEL)) if labels[0] == BATCH else None
     if axis is None or sizes is None:
         return None
-    rest = [ONE if size == 1 else SPACE for size in sizes]
-    return tuple({0: BATCH, axis: CHANNEL}.get(place, label) for place, label in enumerate(rest))
+    return _labels(sizes, axis)
 
 
 def _squeeze(node: ir.Node, labels: Labels) -> Labels | None:

@@ -105,7 +105,7 @@ class Builder:
     def constant(self, wish: str, array: np.ndarray) -> ir.Value:
         """A new initializer."""
         name = self.name(wish)
-        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        tensor = ir.tensor(np.array(array, order="C"), name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value

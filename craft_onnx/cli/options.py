@@ -99,3 +99,22 @@ def preprocessing_fields(options: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"--scale {fields['scale']} is not one number.", "Use --std for a factor per channel.")
         fields["scale"] = fields["scale"][0]
     return {name: value for name, value in fields.items() if value is not None}
+
+
+fitting = _all(
+    click.option("-k", "--number-of-concepts", type=click.IntRange(1), default=10, show_default=True),
+    click.option(
+        "--patch-size", type=click.IntRange(2), help="Side of the crops, pixels of the input. [default: 2/7 of it]"
+    ),
+    click.option(
+        "--nb-design", type=click.IntRange(2), default=256, show_default=True, help="Points of a Sobol design."
+    ),
+    click.option("--keep-all", is_flag=True, help="Fit on all pictures, not only on those predicted as the class."),
+)
+
+choosing_class = _all(
+    click.option("--class-id", type=click.IntRange(0), help="The class to explain."),
+    click.option("--class-name", help="The class to explain, by its name among the labels."),
+)
+
+labels = click.option("--labels", type=PathType, help="Names of the classes: JSON, or a text file with one a line.")

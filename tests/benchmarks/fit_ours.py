@@ -1,0 +1,42 @@
+"""One run of fit + importance with craft_onnx; prints JSON. Run by fit_importance.py and memory.py."""
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+
+from craft_onnx import Craft, load
+
+
+class RandomPictures:
+    """Preprocessed pictures made when they are asked for, so that they take no memory themselves."""
+
+    def __init__(self, count: int):
+        self.shape = (count, 3, 224, 224)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return np.random.default_rng(index).normal(size=self.shape[1:]).astype(np.float32)
+
+
+def main(bundle: str, count: int, threads: int) -> None:
+    """Fit and estimate on `count` pictures."""
+    model = load(bundle, threads=threads)
+    start = time.perf_counter()
+    craft = Craft(model, number_of_concepts=10, patch_size=80, batch_size=16)
+    craft.fit(RandomPictures(count), class_id=0)
+    fitted = time.perf_counter()
+    craft.estimate_importance()
+    end = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"fit_s": fitted - start, "importance_s": end - fitted, "total_s": end - start, "peak_mb": peak}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

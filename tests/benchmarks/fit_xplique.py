@@ -1,0 +1,46 @@
+"""One run of fit + importance with Xplique's CraftTorch; prints JSON. Run by fit_importance.py in Xplique's Python."""
+
+import json
+import resource
+import sys
+import time
+import warnings
+
+warnings.filterwarnings("ignore")
+
+import numpy as np
+import torch
+from common import THREADS, resnet50
+from torch import nn
+from xplique.concepts import CraftTorch
+
+torch.set_num_threads(THREADS)
+
+
+class Head(nn.Module):
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return self.net.head(a)
+
+
+def main(count: int) -> None:
+    """Fit and estimate on `count` pictures, the same as in fit_ours.py."""
+    net = resnet50()
+    g = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
+    shape = (3, 224, 224)
+    x = np.stack([np.random.default_rng(i).normal(size=shape).astype(np.float32) for i in range(count)])
+    start = time.perf_counter()
+    craft = CraftTorch(g, Head(net), number_of_concepts=10, patch_size=80, batch_size=64, device="cpu")
+    craft.fit(torch.from_numpy(x), class_id=0)
+    fitted = time.perf_counter()
+    craft.estimate_importance()
+    end = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"fit_s": fitted - start, "importance_s": end - fitted, "total_s": end - start, "peak_mb": peak}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

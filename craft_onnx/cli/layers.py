@@ -35,7 +35,7 @@ def command(model: Path, as_json: bool, **_: object) -> None:
 
 def table(cuts: "list[Cut]") -> str:
     """The cuts as aligned text, one a line."""
-    rows = [("", "index", "layer", "operator", "shape", "channels", "non-negative", "tensor")]
+    rows: list[tuple[str, ...]] = [("", "index", "layer", "operator", "shape", "channels", "non-negative", "tensor")]
     rows += [_row(cut) for cut in cuts]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(

@@ -88,9 +88,8 @@ def resnet50() -> ResNet50:
 
 def resnet50_bundle(folder: Path) -> Path:
     """The bundle of `resnet50`, cut before its pooling, through the project's own converter."""
-    from craft_onnx_converters import convert
-
     from craft_onnx.runtime.bundle import create_bundle
+    from craft_onnx_converters import convert
 
     program = torch.export.export(
         resnet50(), (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: torch.export.Dim("batch")},)

@@ -31,6 +31,11 @@ def layers_of(node: ir.Node) -> list[str]:
     return list(json.loads(node.metadata_props.get(LAYERS_KEY, "[]")))
 
 
+def add_layers(node: ir.Node, other: ir.Node) -> None:
+    """Let `node` answer to the layers of `other` too; its own stay the more telling ones."""
+    _write_layers(node, [*layers_of(other), *layers_of(node)])
+
+
 def layer_of(value: ir.Value) -> str:
     """The most telling layer name of a tensor's producer, for listings; the tensor's own name where it has none."""
     producer = value.producer()

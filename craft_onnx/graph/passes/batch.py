@@ -1,0 +1,165 @@
+"""A model that takes any number of pictures, from one that was exported for a fixed number."""
+
+import re
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from craft_onnx.errors import InputError
+from craft_onnx.graph.load import image_input
+from craft_onnx.graph.passes.keeping import pure
+from craft_onnx.graph.passes.unfix import (
+    BATCH,
+    EXPORT_DYNAMIC,
+    Fixed,
+    Sizes,
+    batch_axis,
+    one_batch_only,
+    settle_reshapes,
+    unfix,
+)
+from craft_onnx.graph.values import constant, dimensions
+
+_SMALL = 100  # elements of a constant on which shapes may depend
+
+
+def dynamic_batch(model: ir.Model) -> ir.Model:
+    """Make the batch a free dimension, called "batch".
+
+    Requires: constants folded, shapes inferred. Ensures: the first dimension of the input is "batch", and so is the
+    dimension of every tensor that follows it.
+
+    Raises
+    ------
+    InputError
+        If an operator fixes the batch; with the reason.
+    """
+    sizes = dimensions(image_input(model))
+    if not sizes:
+        raise InputError("The shape of the model's input is not known.", EXPORT_DYNAMIC)
+    return _renamed(model) if not isinstance(sizes[0], int) else _freed(model)
+
+
+@pure
+def _renamed(model: ir.Model) -> ir.Model:
+    """Call a dimension that is free already by its new name, and infer the shapes that follow from it anew."""
+    image = image_input(model)
+    old = (dimensions(image) or (None,))[0]
+    values = [*model.graph.outputs, *(value for node in model.graph for value in node.outputs)]
+    told = {value.name: _with_batch(dimensions(value), old) for value in values}
+    _set_batch(image)
+    for value in values:
+        value.shape = None
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for value in values:
+        value.shape = _merged(dimensions(value), told[value.name])
+    settle_reshapes(model)
+    return _checked(model)
+
+
+def _with_batch(sizes: Sizes | None, old: int | str | None) -> Sizes | None:
+    """The exporter's shape in the new name, also where that is a part of an expression."""
+    if sizes is None or not isinstance(old, str):
+        return sizes
+    pattern = rf"\b{re.escape(old)}\b"
+    return tuple(re.sub(pattern, BATCH, size) if isinstance(size, str) else size for size in sizes)
+
+
+def _merged(inferred: Sizes | None, told: Sizes | None) -> ir.Shape | None:
+    """The inferred shape, and what the exporter told where inference does not know."""
+    if inferred is None or told is None or len(inferred) != len(told):
+        sizes = told if inferred is None else inferred
+        return None if sizes is None else ir.Shape(sizes)
+    return ir.Shape([a if isinstance(a, int) or BATCH in str(a) else b for a, b in zip(inferred, told, strict=True)])
+
+
+@pure
+def _freed(model: ir.Model) -> ir.Model:
+    """Walk the graph from the input, infer every shape with a free batch, and rewrite the constants that fix it."""
+    image = image_input(model)
+    values = [image, *(value for node in model.graph for value in node.outputs)]
+    old = {value.name: dimensions(value) for value in values}
+    fixed = Fixed(int((old[image.name] or (1,))[0] or 1), old)
+    _set_batch(image)
+    for node in list(model.graph):
+        if any(batch_axis(value) is not None for value in node.inputs):
+            unfix(node, fixed)
+            _infer(node, model)
+            _refuse_lost_batch(node)
+    return _checked(model)
+
+
+def _set_batch(image: ir.Value) -> None:
+    assert image.shape is not None
+    image.shape = ir.Shape([BATCH, *image.shape[1:]])
+
+
+def _infer(node: ir.Node, model: ir.Model) -> None:
+    """Types and shapes of a node's outputs; what `unfix` has set already stays."""
+    found = _inferred(node, model)
+    for value in node.outputs:
+        proto = found.get(value.name or "")
+        if batch_axis(value) is None:  # else `unfix` has set it
+            value.shape = None if proto is None else ir.serde.deserialize_type_proto_for_shape(proto)
+
+
+def _inferred(node: ir.Node, model: ir.Model) -> dict[str, onnx.TypeProto]:
+    values = [value for value in node.inputs if value is not None and value.type is not None]
+    try:
+        schema = onnx.defs.get_schema(node.op_type, model.opset_imports[""], "")
+        found: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
+            schema,
+            ir.serde.serialize_node(node),
+            {str(value.name): _type_proto(value) for value in values},
+            {str(value.name): _small_tensor(value) for value in values if _is_small(value)},
+            opset_imports=[onnx.helper.make_opsetid("", model.opset_imports[""])],
+            ir_version=model.ir_version,
+        )
+    except Exception as error:  # inference errors come in several kinds, all of them about this node
+        raise one_batch_only(node, f"has no shape for another ({str(error).strip().splitlines()[0]})") from error
+    return found
+
+
+def _type_proto(value: ir.Value) -> onnx.TypeProto:
+    assert value.type is not None
+    proto = ir.serde.serialize_type(value.type)
+    if value.shape is not None:
+        ir.serde.serialize_shape_into(proto, value.shape)
+    return proto
+
+
+def _is_small(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.size <= _SMALL
+
+
+def _small_tensor(value: ir.Value) -> onnx.TensorProto:
+    array = constant(value)
+    assert array is not None
+    return onnx.numpy_helper.from_array(np.asarray(array), str(value.name))
+
+
+def _refuse_lost_batch(node: ir.Node) -> None:
+    if node.op_type in {"Shape", "Size"}:
+        return
+    known = [value for value in node.outputs if value.shape is not None]
+    if known and all(_is_fixed(value) for value in known):
+        raise one_batch_only(node, "mixes the pictures of a batch or fixes their number")
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    return all(isinstance(size, int) for size in dimensions(value) or ())
+
+
+def _checked(model: ir.Model) -> ir.Model:
+    for output in model.graph.outputs:
+        sizes = dimensions(output)
+        if sizes and isinstance(sizes[0], int):
+            raise InputError(
+                f"The model works for one batch size only: its output {output.name!r} has the shape {sizes}.",
+                EXPORT_DYNAMIC,
+            )
+        if sizes and sizes[0] != BATCH:
+            output.shape = ir.Shape([BATCH, *sizes[1:]])
+    return model

@@ -14,8 +14,8 @@ from craft_onnx.errors import InputError
 from craft_onnx.extras import require
 from craft_onnx_converters.exported import Exported, Options
 from craft_onnx_converters.loading import existing_file, loading
-from craft_onnx_converters.quiet import environment, quiet
-from craft_onnx_converters.tensorflow_export import import_tensorflow, inlined_functions, run_tf2onnx
+from craft_onnx_converters.quiet import environment, native_quiet, quiet
+from craft_onnx_converters.tensorflow_export import convert_graph, freeze, import_tensorflow
 
 FACTORY = "Give a factory instead, package.module:factory, a function that returns the model."
 
@@ -72,14 +72,15 @@ def export_model(model: Any, options: Options, source: Path | None = None) -> Ex
     tensorflow = import_tensorflow()
     shape = _input_shape(model, options)
     dtype = model.inputs[0].dtype if model.inputs else "float32"
-    signature = [tensorflow.TensorSpec((None, *shape), dtype, name="input")]
-    with quiet():
-        model(np.zeros((1, *shape), dtype), training=False)  # builds a model that is not built yet
-        with inlined_functions():
-            onnx_model, unsupported = run_tf2onnx("from_keras", model, input_signature=signature)
+    with quiet(), native_quiet():
+        # Called once in earnest first: that builds a model that is not built yet.
+        model(np.zeros((1, *shape), dtype), training=False)
+        function = tensorflow.function(lambda x: _only_output(model(x, training=False)))
+        traced = function.get_concrete_function(tensorflow.TensorSpec((None, *shape), dtype, name="input"))
+    onnx_model, unsupported = convert_graph(*freeze(traced), names=("input", "output"))
 
     def evaluate(x: NDArray[Any]) -> NDArray[np.float32]:
-        with quiet():
+        with quiet(), native_quiet():
             return np.asarray(_only_output(model(x, training=False)))
 
     return Exported(onnx_model, evaluate, "keras", source, unsupported=unsupported)

@@ -11,15 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.errors import InputError
-from craft_onnx.extras import require
 from craft_onnx_converters.exported import Evaluate, Exported, Options
 from craft_onnx_converters.loading import existing_file, loading
-from craft_onnx_converters.quiet import quiet
-from craft_onnx_converters.tensorflow_export import import_tensorflow, run_tf2onnx
+from craft_onnx_converters.quiet import native_quiet, quiet
+from craft_onnx_converters.tensorflow_export import convert_graph, freeze, import_tensorflow, run_tf2onnx
 
 SIGNATURE = "serving_default"
-# Attributes that keep the optimizer from inlining a function, which tf2onnx cannot look into.
-OPAQUE = ("_XlaMustCompile", "_noinline", "_implements")
 
 
 def export(source: str | Path, options: Options) -> Exported:
@@ -54,17 +51,17 @@ def _export_saved_model(path: Path, options: Options) -> Exported:
     tensorflow = import_tensorflow()
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"{path} is a folder without a saved_model.pb.", "Give a SavedModel folder or a model file.")
-    with quiet(), loading(path, "a SavedModel", "Save it again with model.export or tf.saved_model.save."):
+    with quiet(), native_quiet(), loading(path, "a SavedModel", "Save it again with model.export or tf.saved_model.save."):
         loaded = tensorflow.saved_model.load(str(path))
         signature = _signature(loaded, path)
-        graph, inputs, outputs = _freeze(signature)
+        graph, inputs, outputs = freeze(signature)
     output = _chosen(sorted(signature.structured_outputs), options.outputs, "outputs")
     (key,) = signature.structured_input_signature[1]
     index = sorted(signature.structured_outputs).index(output)
-    model, unsupported = _convert_graph(graph, inputs, [outputs[index]], options)
+    model, unsupported = convert_graph(graph, inputs, [outputs[index]], options.input_shape, (key, output))
 
     def evaluate(x: NDArray[Any]) -> NDArray[Any]:
-        with quiet():
+        with quiet(), native_quiet():
             # The object that was loaded owns the signature's variables: it must live as long.
             assert loaded is not None
             result: NDArray[Any] = signature(**{key: tensorflow.constant(x)})[output].numpy()
@@ -97,28 +94,6 @@ def _chosen(names: Sequence[str], wanted: Sequence[str], kind: str) -> str:
     return found[0]
 
 
-def _freeze(function: Any) -> tuple[Any, list[str], list[str]]:
-    """GraphDef of a concrete function with its variables as constants, and the names of its inputs and outputs."""
-    module = require("tensorflow.python.framework.convert_to_constants", "tensorflow")
-    frozen = module.convert_variables_to_constants_v2(function)
-    graph = frozen.graph.as_graph_def(add_shapes=True)
-    return graph, [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
-
-
-def _convert_graph(graph: Any, inputs: list[str], outputs: list[str], options: Options) -> tuple[Any, tuple[str, ...]]:
-    for node in [*graph.node, *(node for function in graph.library.function for node in function.node_def)]:
-        _make_transparent(node)
-    for function in graph.library.function:
-        _make_transparent(function)
-    shapes = {inputs[0]: [-1, *options.input_shape]} if options.input_shape else None
-    return run_tf2onnx("from_graph_def", graph, input_names=inputs, output_names=outputs, shape_override=shapes)
-
-
-def _make_transparent(node: Any) -> None:
-    for name in OPAQUE:
-        node.attr.pop(name, None)
-
-
 def _export_frozen(path: Path, options: Options) -> Exported:
     tensorflow = import_tensorflow()
     graph = tensorflow.compat.v1.GraphDef()
@@ -127,9 +102,9 @@ def _export_frozen(path: Path, options: Options) -> Exported:
         if not graph.node:
             raise ValueError("it has no nodes")
     inputs, outputs = _tensors(graph, options, path)
-    with quiet(), loading(path, "a frozen graph", "Freeze it again, with its variables as constants."):
+    with quiet(), native_quiet(), loading(path, "a frozen graph", "Freeze it again, with its variables as constants."):
         evaluate, batch = _frozen_function(graph, inputs, outputs)
-    model, unsupported = _convert_graph(graph, inputs, outputs, options)
+    model, unsupported = convert_graph(graph, inputs, outputs, options.input_shape)
     return Exported(model, evaluate, "tensorflow", path, batch, unsupported)
 
 
@@ -168,7 +143,7 @@ def _frozen_function(graph: Any, inputs: list[str], outputs: list[str]) -> tuple
     shape = function.inputs[0].shape
 
     def evaluate(x: NDArray[Any]) -> NDArray[Any]:
-        with quiet():
+        with quiet(), native_quiet():
             result: NDArray[Any] = function(tensorflow.constant(x))[0].numpy()
             return result
 
@@ -176,7 +151,7 @@ def _frozen_function(graph: Any, inputs: list[str], outputs: list[str]) -> tuple
 
 
 def _export_tflite(path: Path) -> Exported:
-    with quiet(), loading(path, "a TensorFlow Lite model", "Is it whole?"):
+    with quiet(), native_quiet(), loading(path, "a TensorFlow Lite model", "Is it whole?"):
         interpreter = _interpreter(path)
         _refuse_quantized(interpreter, path)
     model, unsupported = run_tf2onnx("from_tflite", str(path))

@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 LOGGERS = ("tensorflow", "absl", "tf2onnx", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -43,6 +45,27 @@ def _diverted(logger: logging.Logger, handler: logging.Handler) -> Iterator[None
         yield
     finally:
         logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def native_quiet() -> Iterator[None]:
+    """Hide what C++ writes to stderr inside the block: TensorFlow has no switch for its messages at the start."""
+    sys.stderr.flush()
+    with Path(os.devnull).open("wb") as nowhere, _duplicate(2) as saved:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+
+
+@contextlib.contextmanager
+def _duplicate(descriptor: int) -> Iterator[int]:
+    saved = os.dup(descriptor)
+    try:
+        yield saved
+    finally:
+        os.close(saved)
 
 
 @contextlib.contextmanager

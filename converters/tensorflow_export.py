@@ -1,8 +1,8 @@
 """What Keras and TensorFlow models share: a quiet TensorFlow, and tf2onnx with its gaps known."""
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,18 +12,67 @@ import onnx_ir as ir
 from craft_onnx.errors import CraftError, UnsupportedOperator
 from craft_onnx.extras import require
 from craft_onnx_converters.loading import first_line
-from craft_onnx_converters.quiet import environment, quiet
+from craft_onnx_converters.quiet import native_quiet, quiet
 
 OPSET = 18
-_UNSUPPORTED = re.compile(r"Tensorflow op \[.*: (\w+)\] is not supported")
+# Attributes that keep TensorFlow's optimizer from inlining a function.
+OPAQUE = ("_XlaMustCompile", "_noinline", "_implements")
+_UNSUPPORTED = re.compile(r"Tensorflow op \[.*: (\w+)\] is not supported|Failed to convert node .*?OP=(\w+)", re.DOTALL)
 
 
 def import_tensorflow() -> ModuleType:
     """TensorFlow, without the messages of its start; MissingExtra if it or tf2onnx is not installed."""
-    with quiet(), environment(TF_CPP_MIN_LOG_LEVEL="2"):
+    if "tensorflow" in sys.modules and "tf2onnx" in sys.modules:
+        return sys.modules["tensorflow"]
+    with quiet(), native_quiet():
         tensorflow = require("tensorflow", "tensorflow")
         require("tf2onnx", "tensorflow")
     return tensorflow
+
+
+def freeze(function: Any) -> tuple[Any, list[str], list[str]]:
+    """GraphDef of a concrete function with its variables as constants, and the names of its inputs and outputs."""
+    module = require("tensorflow.python.framework.convert_to_constants", "tensorflow")
+    with quiet(), native_quiet():
+        frozen = module.convert_variables_to_constants_v2(function)
+    graph = frozen.graph.as_graph_def(add_shapes=True)
+    return graph, [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
+
+
+def convert_graph(
+    graph: Any,
+    inputs: list[str],
+    outputs: list[str],
+    input_shape: tuple[int, ...] | None = None,
+    names: tuple[str, str] | None = None,
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Convert a frozen GraphDef; returns and raises as `run_tf2onnx` does.
+
+    Parameters
+    ----------
+    graph : tensorflow.GraphDef
+        Its functions are inlined: Keras wraps a grouped convolution in a jit-compiled one, opaque to tf2onnx.
+    inputs, outputs : list of str
+        Names of tensors.
+    input_shape : tuple of int, optional
+        Of one input without the batch, where the graph leaves it open.
+    names : (str, str), optional
+        New names of the input and the output.
+    """
+    functions = graph.library.function
+    for node in [*graph.node, *functions, *(inner for function in functions for inner in function.node_def)]:
+        for attribute in OPAQUE:
+            node.attr.pop(attribute, None)
+    shapes = {inputs[0]: [-1, *input_shape]} if input_shape else None
+    renamed = dict(zip((*inputs, *outputs), names, strict=True)) if names else None
+    return run_tf2onnx(
+        "from_graph_def",
+        graph,
+        input_names=inputs,
+        output_names=outputs,
+        shape_override=shapes,
+        tensors_to_rename=renamed,
+    )
 
 
 def run_tf2onnx(convert: str, *arguments: Any, **options: Any) -> tuple[ir.Model, tuple[str, ...]]:
@@ -45,7 +94,7 @@ def run_tf2onnx(convert: str, *arguments: Any, **options: Any) -> tuple[ir.Model
     """
     import_tensorflow()
     function: Callable[..., Any] = getattr(require("tf2onnx.convert", "tensorflow"), convert)
-    with quiet() as messages:
+    with quiet() as messages, native_quiet():
         try:
             proto, _ = function(*arguments, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}, **options)
             return ir.from_proto(proto), _unsupported(messages)
@@ -60,7 +109,8 @@ def run_tf2onnx(convert: str, *arguments: Any, **options: Any) -> tuple[ir.Model
 
 
 def _unsupported(messages: list[str]) -> tuple[str, ...]:
-    return tuple(sorted({match.group(1) for message in messages for match in _UNSUPPORTED.finditer(message)}))
+    found = (match.groups() for message in messages for match in _UNSUPPORTED.finditer(message))
+    return tuple(sorted({name for names in found for name in names if name}))
 
 
 def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
@@ -71,18 +121,3 @@ def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
     erf = graph.make_node("Erf", [x], shapes=[shape], dtypes=[dtype])
     one = graph.make_const(f"{name}/one", np.array(1, np.float32))
     graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=[output], name=name, shapes=[shape], dtypes=[dtype])
-
-
-@contextlib.contextmanager
-def inlined_functions() -> Iterator[None]:
-    """Functions called while tracing become part of the trace.
-
-    Keras wraps a grouped convolution in a jit-compiled function, which tf2onnx cannot look into.
-    """
-    tensorflow = import_tensorflow()
-    eager = tensorflow.config.functions_run_eagerly()
-    tensorflow.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tensorflow.config.run_functions_eagerly(eager)

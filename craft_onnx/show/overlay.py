@@ -62,8 +62,9 @@ def strength(
 ) -> np.ndarray:
     """How strongly a map is drawn at every pixel of a picture.
 
-    Values below the filter percentile are dropped, the rest is resized to the picture, clipped to the percentiles
-    (clip, 100 - clip) and brought to 0..1, as Xplique does.
+    Values below the filter percentile are dropped, the rest is resized to the picture (bicubic), clipped to the
+    percentiles (clip, 100 - clip) and brought to 0..1. Xplique takes these percentiles over the whole picture, where a
+    concept on less than a tenth of it turns into a flat patch or vanishes; here they are those of what is left of it.
 
     Parameters
     ----------
@@ -84,11 +85,10 @@ def strength(
     heat = np.maximum(np.asarray(heat, np.float32), 0)
     kept = np.where(heat >= np.percentile(heat, filter_percentile), heat, 0)
     enlarged = np.maximum(cv2.resize(kept, size[::-1], interpolation=cv2.INTER_CUBIC), 0)
-    low, high = np.percentile(enlarged, [clip_percentile or 0, 100 - (clip_percentile or 0)])
-    # A concept on less than the clipped share of the picture would vanish.
-    if high <= max(low, 0.01 * enlarged.max()):
-        high = enlarged.max()
-    return np.clip((enlarged - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    if not (visible := enlarged > 0).any():
+        return np.zeros(size, np.float32)
+    low, high = np.percentile(enlarged[visible], [clip_percentile or 0, 100 - (clip_percentile or 0)])
+    return np.clip((enlarged - low) / (high - low), 0, 1) if high > low else visible.astype(np.float32)
 
 
 def heatmap(picture: np.ndarray, heat: np.ndarray, colour: np.ndarray | None = None, alpha: float = 0.75) -> np.ndarray:

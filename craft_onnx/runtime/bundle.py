@@ -55,11 +55,15 @@ class Bundle:
             If a file does not have its hash.
         """
         folder = Path(folder)
-        bundle = cls(folder, _read_manifest(folder))
-        for name in bundle.manifest.files:
-            path = bundle.file(name)
-            if verify:
-                _verify(path, name, bundle.manifest.files[name])
+        try:
+            bundle = cls(folder, _read_manifest(folder))
+            for name, digest in bundle.manifest.files.items():
+                path = bundle.file(name)
+                if verify:
+                    _verify(path, name, digest)
+        except OSError as error:
+            problem = f"The bundle {folder} cannot be read ({error.strerror or error})."
+            raise InputError(problem, "Check its permissions.") from error
         return bundle
 
     def file(self, name: str) -> Path:
@@ -67,7 +71,7 @@ class Bundle:
         if name not in self.manifest.files:
             raise InputError(f"The bundle {self.folder} has no file {name!r}.", "Open it again, or make it again.")
         root = self.folder.resolve()
-        path = (root / name).resolve()
+        path = Path(os.path.realpath(root / name))  # Path.resolve raises on a loop of links
         if not path.is_relative_to(root):
             raise InputError(
                 f"{name} of the bundle {self.folder} leads out of it, to {path}.",

@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -305,7 +306,7 @@ def _spec(value: Any) -> TensorSpec:
 def _message(error: Exception) -> str:
     """The last, telling part of onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : ..."."""
     text = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
-    return text.split(" : ", 2)[-1].rstrip(".")
+    return re.sub("^Load model from .* failed: ?", "", text.split(" : ", 2)[-1]).rstrip(".")
 
 
 def _load_error(error: Exception, name: str) -> CraftError:

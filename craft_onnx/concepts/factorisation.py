@@ -13,6 +13,7 @@ from craft_onnx.errors import InputError
 from craft_onnx.extras import require
 
 Encoder = Literal["nnls", "sklearn"]
+AFTER_RELU = "Cut the model after a ReLU, or where activations are not negative for another reason."
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ def relative_error(a: NDArray[np.floating], u: NDArray[np.floating], w: NDArray[
     return float(np.sqrt(missed / total)) if total else 0.0
 
 
-def check_activations(a: NDArray[np.floating], remedy: str = "Cut the model after a ReLU.") -> None:
-    """Raise InputError when activations are not finite or negative; `remedy` is what to do about negative ones."""
+def check_activations(a: NDArray[np.floating], remedy: Callable[[], str] | None = None) -> None:
+    """Raise InputError when activations are not finite or negative; `remedy` says what to do about negative ones."""
     if not np.isfinite(a).all():
         bad = a[~np.isfinite(a)]
         raise InputError(
@@ -159,7 +160,9 @@ def check_activations(a: NDArray[np.floating], remedy: str = "Cut the model afte
         )
     lowest = float(a.min(initial=0.0))
     if lowest < 0:
-        raise InputError(f"The activations at the cut are negative (lowest {lowest:.6g}).", remedy)
+        raise InputError(
+            f"The activations at the cut are negative (lowest {lowest:.6g}).", remedy() if remedy else AFTER_RELU
+        )
 
 
 def check_number(number_of_concepts: int, shape: tuple[int, ...]) -> None:

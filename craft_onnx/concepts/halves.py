@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.concepts.factorisation import AFTER_RELU
 from craft_onnx.description import Layout, Preprocessing
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.batches import BATCH_SIZE, as_array, is_array, run_array
@@ -71,7 +72,7 @@ class Halves:
     def activations(self, batches: Iterable[Floats], layout: Layout) -> Iterator[Floats]:
         """Activations of batches of images, channels last."""
         for batch in batches:
-            yield channels_last(as_array(self.g(batch)), self.axis_of_channels(layout))
+            yield self.channels_last(as_array(self.g(batch)), layout)
 
     def logits(self, activations: Floats, layout: Layout) -> Floats:
         """Logits (n, classes) of activations that are channels last; InputError without h."""
@@ -80,13 +81,24 @@ class Halves:
                 "There is no second half of the model, importances need one.",
                 "Give latent_to_logit_model, or a bundle in place of both.",
             )
-        axis = self.axis_of_channels(layout)
-        moved = np.moveaxis(activations, -1, axis) if activations.ndim == 4 or self.channel_axis else activations
+        moved = np.moveaxis(activations, -1, self.axis_of_channels(layout, activations.ndim))
         return as_array(self.h(np.ascontiguousarray(moved)))
 
-    def axis_of_channels(self, layout: Layout) -> int:
+    def channels_last(self, activations: Floats, layout: Layout) -> Floats:
+        """Activations (n, p), (n, T, p) or of feature maps, channels moved to the last axis; InputError for others."""
+        check_axes(activations)
+        return np.moveaxis(activations, self.axis_of_channels(layout, activations.ndim), -1)
+
+    def nonnegative_cuts(self) -> str:
+        """What to do about negative activations: cut at one of the model's last tensors that are never negative."""
+        names = [cut.name for cut in self.model.manifest.cuts.values() if cut.nonnegative] if self.model else []
+        if self.model and not names:
+            names = _last_nonnegative(self.model.bundle.path("model"))
+        return f"Cut at one of {', '.join(names)}, which are never negative." if names else AFTER_RELU
+
+    def axis_of_channels(self, layout: Layout, ndim: int) -> int:
         """Of the activations, the batch being axis 0; the last one but for feature maps of NCHW."""
-        return self.channel_axis or (1 if layout == "NCHW" else -1)
+        return self.channel_axis or (1 if layout == "NCHW" and ndim == 4 else ndim - 1)
 
 
 def find_halves(model: Any, h: Any = None, device: Any = None, data_format: str | None = None) -> Halves:
@@ -161,13 +173,20 @@ def batches_of(images: Any, batch_size: int, threads: int = 2) -> Iterator[Float
         yield np.stack(batch)
 
 
-def channels_last(activations: Floats, axis: int) -> Floats:
-    """Activations (n, p), (n, T, p) or of feature maps, with the channels on the last axis; InputError for others."""
+def check_axes(activations: Floats) -> None:
+    """Raise InputError for activations that are neither rows (n, p), tokens (n, T, p) nor feature maps (n, ., ., .)."""
     if activations.ndim not in (2, 3, 4):
         raise InputError(
             f"Activations of shape {activations.shape} are no rows, tokens or feature maps.", "Cut the model elsewhere."
         )
-    return np.moveaxis(activations, axis, -1) if activations.ndim == 4 or axis == activations.ndim - 1 else activations
+
+
+def _last_nonnegative(path: Path) -> list[str]:
+    """Up to five layers of a model whose outputs are provably not negative, the last ones."""
+    from craft_onnx.graph.cuts import find_cuts
+    from craft_onnx.graph.load import load
+
+    return [cut.layer for cut in find_cuts(load(path)) if cut.nonnegative][-5:]
 
 
 def _loaded(model: Any, device: Any) -> Any:

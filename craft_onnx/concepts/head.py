@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.errors import CheckFailed
+from craft_onnx.errors import CheckFailed, InputError
 from craft_onnx.runtime.batches import run_array
 
 if TYPE_CHECKING:
@@ -103,10 +103,11 @@ def folded_head(
     if halves.head is None:
         return callable_head(halves, w, class_id, layout, batch_size), None
     from craft_onnx.graph.head import fold_concepts
-    from craft_onnx.graph.load import load
+    from craft_onnx.graph.load import image_input, load
 
-    axis = halves.axis_of_channels(layout)
-    folded = fold_concepts(load(halves.head), w, class_id, axis)
+    h = load(halves.head)
+    axis = halves.axis_of_channels(layout, len(image_input(h).shape or ()))
+    folded = fold_concepts(h, w, class_id, axis)
     return graph_head(_in_memory(folded, halves), len(w), folded.pooled, folded.linear, batch_size), folded
 
 
@@ -114,7 +115,10 @@ def callable_head(halves: "Halves", w: Floats, class_id: int, layout: "Layout", 
     """The head of any callable h: activations u W are made and handed to it."""
 
     def evaluate(u: Floats) -> Floats:
-        return halves.logits(u @ w, layout)[:, class_id]
+        logits = halves.logits(u @ w, layout)
+        if not 0 <= class_id < logits.shape[-1]:
+            raise InputError(f"There is no class {class_id}.", f"Classes go from 0 to {logits.shape[-1] - 1}.")
+        return logits[:, class_id]
 
     return ConceptHead(evaluate, len(w), pooled=False, linear=False, batch_size=batch_size)
 

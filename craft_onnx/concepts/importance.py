@@ -163,6 +163,6 @@ def removals(head: ConceptHead, u: Floats) -> tuple[Array, float]:
     return logits[0] - logits[1:-1], float(logits[-1])
 
 
-def ranking(importances: Sequence[float] | Array) -> NDArray[np.intp]:
+def ranking(importances: Sequence[float] | Floats) -> NDArray[np.intp]:
     """Concepts from the most to the least important, ties as Xplique breaks them (the later one first)."""
     return np.argsort(importances)[::-1]

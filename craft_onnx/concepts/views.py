@@ -1,0 +1,81 @@
+"""Fitted results under the names that Xplique's users know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from craft_onnx.concepts.importance import ranking
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """What turns activations into coefficients, as a fitted `sklearn.decomposition.NMF` does.
+
+    Attributes
+    ----------
+    components_ : array (k, p)
+        Concept bank W.
+    transform : callable
+        Activations (n, p) to coefficients (n, k).
+    """
+
+    components_: Floats
+    transform: Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Factorization:
+    """What `fit` found.
+
+    Attributes
+    ----------
+    inputs : array (N, ...) or sequence, optional
+        The images; None where the concepts were loaded.
+    class_id : int
+        The class.
+    crops : sequence of crops
+        Not resized.
+    reducer : Reducer
+        Encodes activations.
+    crops_u : array (n_crops, k)
+        Coefficients of the crops.
+    concept_bank_w : array (k, p)
+        Concept bank.
+    """
+
+    inputs: Any
+    class_id: int
+    crops: Any
+    reducer: Reducer
+    crops_u: Floats
+    concept_bank_w: Floats
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The global importances.
+
+    Attributes
+    ----------
+    importances : array (k,)
+        Total Sobol indices.
+    """
+
+    importances: Floats
+
+    @property
+    def most_important_concepts(self) -> NDArray[np.intp]:
+        """Concepts from the most to the least important."""
+        return ranking(self.importances)
+
+    @property
+    def cmaps(self) -> NDArray[np.uint8]:
+        """Colours (k, 3), RGB; colour i belongs to the i-th most important concept."""
+        from craft_onnx.show.colours import concept_colours
+
+        return concept_colours(len(self.importances))

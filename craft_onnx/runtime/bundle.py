@@ -5,14 +5,17 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from craft_onnx.errors import CheckFailed, InputError
-from craft_onnx.files import new_file, sha256
+from craft_onnx.files import new_file, new_folder, sha256
 from craft_onnx.runtime import manifest as manifests
 from craft_onnx.runtime.manifest import FILE_NAME, Manifest
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 LOCK = ".lock"
 SWEPT_AFTER = 3600.0  # seconds a dropped file stays for those who opened the bundle before
@@ -171,6 +174,45 @@ class Bundle:
         with file:
             _lock(file)
             yield
+
+
+def create_bundle(
+    model: "ir.Model",
+    at: Sequence[str | int],
+    output: str | Path,
+    force: bool = False,
+    names: Sequence[str] | None = None,
+) -> Bundle:
+    """Cut a model and write the bundle: the model, g and h for every cut, their weights once, and the manifest.
+
+    The files written are what is proven: onnxruntime loads them, and h(g(x)) = f(x) on random input.
+
+    Parameters
+    ----------
+    model : ir.Model
+        Normalized.
+    at : sequence of str or int
+        The cuts, by tensor, layer or index; the first is the bundle's default.
+    output : path
+        Folder to write.
+    force : bool
+        Replace it if it exists.
+    names : sequence of str, optional
+        Of the classes.
+
+    Raises
+    ------
+    InputError
+        If there is no such cut, two are the same or have the same name, the model is no classifier, or the folder
+        exists.
+    CheckFailed
+        If a proof fails.
+    """
+    from craft_onnx.runtime.creation import write_bundle
+
+    with new_folder(output, force) as folder:
+        write_bundle(model, at, folder, names)
+    return Bundle.open(output, verify=False)
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -51,6 +51,7 @@ def carry_layers(before: ir.Model, after: ir.Model) -> None:
     BatchNormalization answers to both.
     """
     old = {output.name: node for node in before.graph for output in node.outputs}
+    inputs = {value.name for value in before.graph.inputs}
     order = {node: index for index, node in enumerate(before.graph)}
     alive = set(_value_names(after))
     for node in after.graph:
@@ -58,7 +59,7 @@ def carry_layers(before: ir.Model, after: ir.Model) -> None:
         if same is not None and same.op_type == node.op_type:
             region = {same}
         else:
-            region = _region(_surviving_outputs(node, old), old, alive)
+            region = _region(_surviving_outputs(node, old.keys() | inputs) & old.keys(), old, alive)
         layers = [layer for part in sorted(region, key=order.__getitem__) for layer in layers_of(part)]
         _write_layers(node, [*layers, *layers_of(node)])
 
@@ -116,14 +117,14 @@ def _reused_modules(node: ir.Node, layers: list[str], known: set[str]) -> list[s
     return [module for layer in layers if (module := re.sub(r"_\d+$", "", layer)) in known]
 
 
-def _surviving_outputs(node: ir.Node, old: dict[str | None, ir.Node]) -> set[str]:
+def _surviving_outputs(node: ir.Node, old: set[str | None]) -> set[str | None]:
     """Names of the nearest tensors at or behind a node that the old model has too."""
-    found: set[str] = set()
+    found: set[str | None] = set()
     stack, seen = list(node.outputs), set(node.outputs)
     while stack:
         value = stack.pop()
         if value.name in old:
-            found.add(str(value.name))
+            found.add(value.name)
             continue
         behind = {output for user, _ in value.uses() for output in user.outputs} - seen
         seen |= behind
@@ -131,7 +132,7 @@ def _surviving_outputs(node: ir.Node, old: dict[str | None, ir.Node]) -> set[str
     return found
 
 
-def _region(outputs: set[str], old: dict[str | None, ir.Node], alive: set[str]) -> set[ir.Node]:
+def _region(outputs: set[str | None], old: dict[str | None, ir.Node], alive: set[str]) -> set[ir.Node]:
     """Old nodes between `outputs` and the tensors before them that are alive."""
     region: set[ir.Node] = set()
     stack = [old[name] for name in outputs]

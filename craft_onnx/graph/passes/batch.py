@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from craft_onnx.errors import InputError
-from craft_onnx.graph.load import image_input
+from craft_onnx.graph.load import image_input, logits_output
 from craft_onnx.graph.passes.keeping import pure
 from craft_onnx.graph.passes.unfix import (
     BATCH,
@@ -39,24 +39,38 @@ def dynamic_batch(model: ir.Model) -> ir.Model:
     sizes = dimensions(image_input(model))
     if not sizes:
         raise InputError("The shape of the model's input is not known.", EXPORT_DYNAMIC)
-    return _renamed(model) if not isinstance(sizes[0], int) else _freed(model)
+    if isinstance(sizes[0], int):
+        return _freed(model)
+    renamed = _renamed(model)
+    inside = (dimensions(logits_output(renamed)) or (None,))[0]
+    # Some exporters call the input's batch free, and write the one they traced into the graph all the same.
+    return _freed(_with_input(model, inside)) if isinstance(inside, int) else _checked(renamed)
 
 
 @pure
 def _renamed(model: ir.Model) -> ir.Model:
     """Call a dimension that is free already by its new name, and infer the shapes that follow from it anew."""
-    image = image_input(model)
-    old = (dimensions(image) or (None,))[0]
-    values = [*model.graph.outputs, *(value for node in model.graph for value in node.outputs)]
-    told = {value.name: _with_batch(dimensions(value), old) for value in values}
-    _set_batch(image)
-    for value in values:
-        value.shape = None
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    for value in values:
+    old = (dimensions(image_input(model)) or (None,))[0]
+    told = {value.name: _with_batch(dimensions(value), old) for value in _computed(model)}
+    renamed = _with_input(model, BATCH)
+    for value in _computed(renamed):
         value.shape = _merged(dimensions(value), told[value.name])
-    settle_reshapes(model)
-    return _checked(model)
+    settle_reshapes(renamed)
+    return renamed
+
+
+def _with_input(model: ir.Model, batch: int | str) -> ir.Model:
+    """A copy with another first dimension of its input, and the shapes that follow from it."""
+    copy = model.clone()
+    _set_batch(image_input(copy), batch)
+    for value in _computed(copy):
+        value.shape = None
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+    return copy
+
+
+def _computed(model: ir.Model) -> list[ir.Value]:
+    return [value for node in model.graph for value in node.outputs]
 
 
 def _with_batch(sizes: Sizes | None, old: int | str | None) -> Sizes | None:
@@ -82,18 +96,27 @@ def _freed(model: ir.Model) -> ir.Model:
     values = [image, *(value for node in model.graph for value in node.outputs)]
     old = {value.name: dimensions(value) for value in values}
     fixed = Fixed(int((old[image.name] or (1,))[0] or 1), old)
-    _set_batch(image)
+    _set_batch(image, BATCH)
+    reached: set[ir.Value | None] = {image}
     for node in list(model.graph):
-        if any(batch_axis(value) is not None for value in node.inputs):
-            unfix(node, fixed)
-            _infer(node, model)
-            _refuse_lost_batch(node)
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+            _free(node, fixed, model)
     return _checked(model)
 
 
-def _set_batch(image: ir.Value) -> None:
+def _free(node: ir.Node, fixed: Fixed, model: ir.Model) -> None:
+    follows = any(batch_axis(value) is not None for value in node.inputs)
+    if follows:
+        unfix(node, fixed)
+    _infer(node, model)
+    if follows:
+        _refuse_lost_batch(node)
+
+
+def _set_batch(image: ir.Value, batch: int | str) -> None:
     assert image.shape is not None
-    image.shape = ir.Shape([BATCH, *image.shape[1:]])
+    image.shape = ir.Shape([batch, *image.shape[1:]])
 
 
 def _infer(node: ir.Node, model: ir.Model) -> None:

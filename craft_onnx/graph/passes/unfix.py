@@ -77,29 +77,49 @@ def one_batch_only(node: ir.Node, reason: str) -> InputError:
 
 
 def _reshape(node: ir.Node, fixed: Fixed) -> None:
-    """-1 on the output axis that has as many elements before it as the input has before its batch.
+    """-1 on the output's axis that the batch is in, and the other sizes as they were.
 
-    In row-major order pictures are the slowest part of that axis, before and after.
+    Reshape keeps the row-major order: with `outer` elements before the batch in the input, and `batch * inner` behind,
+    the axis is the one of size o * batch * i with outer / o elements before it and inner / i behind.
     """
     data, output = node.inputs[0], node.outputs[0]
     before, after, axis = fixed.sizes(data), fixed.sizes(output), batch_axis(data)
-    if before is None or after is None or axis is None or constant(node.inputs[1]) is None:
+    if data is None or before is None or after is None or axis is None or constant(node.inputs[1]) is None:
         return
-    target = _axis_behind(after, math.prod(before[:axis]), fixed.batch)
+    outer = math.prod(before[:axis]) * _repeats((dimensions(data) or ())[axis])
+    target = _containing_axis(after, outer, fixed.batch, merges=len(after) < len(before))
     if target is None:
         raise one_batch_only(node, f"from {before} to {after} mixes the pictures of a batch")
     _replace(node, 1, np.array([-1 if i == target else size for i, size in enumerate(after)], np.int64))
-    multiple = after[target] // fixed.batch
-    free = BATCH if multiple == 1 else f"{multiple}*{BATCH}"
+    free = _free_size(outer // math.prod(after[:target]), after[target], fixed.batch)
     output.shape = ir.Shape([free if i == target else size for i, size in enumerate(after)])
 
 
-def _axis_behind(sizes: tuple[int, ...], elements: int, batch: int) -> int | None:
-    """The first axis with so many elements before it, and a multiple of the batch on it."""
-    for axis, size in enumerate(sizes):
-        if math.prod(sizes[:axis]) == elements and size % batch == 0:
-            return axis
-    return None
+def _containing_axis(sizes: tuple[int, ...], outer: int, batch: int, merges: bool) -> int | None:
+    """The axis that contains the batch.
+
+    With one picture several may: then the batch alone is the likeliest, then, where axes are merged, the first one
+    ((tokens, 1, width) to (tokens * 1, width)), else the one that begins with it ((tokens, 1, width) to (tokens,
+    1 * heads, width / heads)).
+    """
+    before = [math.prod(sizes[:axis]) for axis in range(len(sizes))]
+    found = [a for a, n in enumerate(before) if outer % n == 0 and sizes[a] % (outer // n * batch) == 0]
+    beginning = [axis for axis in found if before[axis] == outer]
+    alone = [axis for axis in beginning if sizes[axis] == batch]
+    ranked = [*alone, *found, *beginning] if merges else [*alone, *beginning, *found]
+    return ranked[0] if ranked else None
+
+
+def _free_size(outer: int, size: int, batch: int) -> str:
+    """Name of a size outer * batch * inner."""
+    inner = size // (outer * batch)
+    return "*".join([str(outer)] * (outer > 1) + [BATCH] + [str(inner)] * (inner > 1))
+
+
+def _repeats(size: int | str | None) -> int:
+    """How often the batch comes round on an axis: `outer` in its name."""
+    outer = str(size).partition(BATCH)[0].rstrip("*")
+    return int(outer) if outer else 1
 
 
 def _expand(node: ir.Node, fixed: Fixed) -> None:
@@ -119,6 +139,8 @@ def _resize(node: ir.Node, fixed: Fixed) -> None:
     axes = [other for other in range(len(sizes)) if other != axis]
     node.attributes["axes"] = ir.AttrInt64s("axes", axes)
     _replace(node, 3, sizes[axes])
+    # ONNX's inference leaves the other axes unknown.
+    node.outputs[0].shape = ir.Shape([BATCH if i == axis else int(size) for i, size in enumerate(sizes)])
 
 
 def _broadcast(node: ir.Node, fixed: Fixed) -> None:

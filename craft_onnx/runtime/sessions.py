@@ -229,6 +229,8 @@ class Session:
         self.inputs = [_spec(value) for value in self._session.get_inputs()]
         self.outputs = [_spec(value) for value in self._session.get_outputs()]
         self.largest_batch: int | None = None
+        kind, _, number = self.provider.partition(":")
+        self._device = ("cuda", int(number or 0)) if kind == "cuda" else None
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the graph.
@@ -251,21 +253,20 @@ class Session:
             If onnxruntime fails otherwise, with its message.
         """
         try:
-            if self.provider.startswith("cuda"):
-                return self._run_bound(feeds)
+            if self._device is not None:
+                return self._run_bound(feeds, *self._device)
             return self._session.run(None, dict(feeds))
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise _run_error(error, self.name, feeds) from error
 
-    def _run_bound(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def _run_bound(self, feeds: Mapping[str, NDArray[Any]], device: str, number: int) -> list[NDArray[Any]]:
         """Run with the inputs uploaded to the device first, and the outputs fetched last."""
-        device = int(self.provider.partition(":")[2] or 0)
         binding = self._session.io_binding()
         for name, array in feeds.items():
-            uploaded = import_onnxruntime().OrtValue.ortvalue_from_numpy(array, "cuda", device)
+            uploaded = import_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, number)
             binding.bind_ortvalue_input(name, uploaded)
         for spec in self.outputs:
-            binding.bind_output(spec.name, "cuda", device)
+            binding.bind_output(spec.name, device, number)
         self._session.run_with_iobinding(binding)
         return binding.copy_outputs_to_cpu()
 

@@ -77,7 +77,7 @@ def test_a_missing_file(bundle_folder, verify):
 
 
 def test_what_is_no_bundle(bundle_folder, tmp_path):
-    with pytest.raises(InputError, match="nowhere is not there.*craft-onnx split"):
+    with pytest.raises(InputError, match=r"nowhere is not there.*craft-onnx split"):
         Bundle.open(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"g\.onnx is a file, not a bundle"):
         Bundle.open(bundle_folder / "g.onnx")
@@ -269,7 +269,7 @@ def test_two_who_opened_the_same_bundle(bundle_folder):
         if bundle is first:
             bundle.commit(change(bundle.manifest), files)
             continue
-        with pytest.raises(InputError, match="was changed meanwhile.* Open it again"):
+        with pytest.raises(InputError, match=r"was changed meanwhile.* Open it again"):
             bundle.commit(change(bundle.manifest), files)
         bundle.update(change, files)
     assert Bundle.open(bundle_folder).manifest.concepts == (_bank("c1"), _bank("c2"))

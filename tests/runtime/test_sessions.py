@@ -26,6 +26,16 @@ def test_runs_as_computed_by_hand(classifier, pictures, oracle):
     assert str(session.inputs[0]) == "float32 (N, 3, 8, 8)"
 
 
+def test_binding_inputs_and_outputs_gives_the_same(classifier, pictures):
+    """As on CUDA, with the CPU as the device."""
+    session = Session(classifier().SerializeToString(), threads=1)
+    expected = session.run({"x": pictures})
+    session._device = ("cpu", 0)
+    np.testing.assert_array_equal(session.run({"x": pictures}), expected)
+    with pytest.raises(CraftError, match="failed on x float32"):
+        session.run({"x": pictures[..., :7]})
+
+
 def test_runs_from_a_file_and_from_several_threads(classifier, pictures, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(classifier().SerializeToString())
@@ -63,7 +73,9 @@ def test_refuses_provider_names(asked):
 def test_a_provider_that_is_not_built_in(classifier):
     if "DmlExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("DirectML is here")
-    with pytest.raises(ProviderUnavailable, match=r"'dml' was asked for .* \(available: .*cpu.*\).* --providers cpu") as e:
+    with pytest.raises(
+        ProviderUnavailable, match=r"'dml' was asked for .* \(available: .*cpu.*\).* --providers cpu"
+    ) as e:
         Session(classifier().SerializeToString(), "dml,cpu")
     assert e.value.exit_code == 4
 

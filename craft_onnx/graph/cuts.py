@@ -32,7 +32,7 @@ class Cut:
     nonnegative : bool
         Provably non-negative for every picture: concepts can be found there.
     recommended : bool
-        The last non-negative feature map (rank 4, more than one position).
+        The last non-negative feature map (rank 4, more than one position), before it is only transposed.
     """
 
     index: int
@@ -126,7 +126,7 @@ def _cuts_of(flow: Flow) -> list[Cut]:
     values = [value for value in flow.separators if _fault(flow, value) is None]
     axes, nonnegative = channel_axes(flow.model), nonnegative_tensors(flow.model)
     maps = [value for value in values if value.name in nonnegative and _is_map(value, axes.get(value.name, 1))]
-    best = maps[-1] if maps else None
+    best = _origin(maps[-1], maps) if maps else None
     return [
         _cut(index, value, axes.get(value.name or "", 1), value.name in nonnegative, value is best)
         for index, value in enumerate(values)
@@ -154,6 +154,15 @@ def _is_map(value: ir.Value, channel_axis: int) -> bool:
     """A feature map of more than one position: global pooling leaves one."""
     shape = dimensions(value) or ()
     return len(shape) == 4 and any(size != 1 for axis, size in enumerate(shape) if axis not in (0, channel_axis))
+
+
+def _origin(value: ir.Value, maps: Sequence[ir.Value]) -> ir.Value:
+    """The map that a value only repeats, in another layout: the one that a layer of the user's computes."""
+    node = value.producer()
+    while node is not None and node.op_type in ("Transpose", "Identity", "Dropout") and node.inputs[0] in maps:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
 
 
 def _fault(flow: Flow, value: ir.Value) -> str | None:

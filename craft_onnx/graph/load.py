@@ -1,5 +1,6 @@
 """ONNX files in and out, and what must hold of every model that we write."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -34,10 +35,11 @@ def load(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     proto = _read_proto(path)
-    _check_external_data(proto, path)
     try:
-        onnx.checker.check_model(str(path) if _is_external(proto) else proto)
-        model = ir.serde.deserialize_model(proto)
+        _check_external_data(proto, path)
+        model = _parse(proto)
+    except InputError:
+        raise
     except Exception as error:  # the checker and the parser raise many kinds, every one of them about the file
         raise InputError(f"{path} is not a valid ONNX model: {_first_line(error)}.", _EXPORT_AGAIN) from error
     ir.external_data.set_base_dir(model.graph, path.parent.absolute())
@@ -164,14 +166,21 @@ def _read_proto(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def _parse(proto: onnx.ModelProto) -> ir.Model:
+    """The checked model. The checker refuses weights behind symlinks, as mounted volumes have them: it gets none."""
+    external = any(True for _ in _external_tensors(proto))
+    if not external:
+        onnx.checker.check_model(proto)
+    model = ir.serde.deserialize_model(proto)
+    if external:
+        onnx.checker.check_model(skeleton(model))
+    return model
+
+
 def _external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     return (tensor for tensor in _get_all_tensors(proto) if uses_external_data(tensor))
-
-
-def _is_external(proto: onnx.ModelProto) -> bool:
-    return any(True for _ in _external_tensors(proto))
 
 
 def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
@@ -183,7 +192,8 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             raise InputError(f"{path} keeps weights outside its folder ({file}).", "Put the weights beside the model.")
         if not file.is_file():
             raise InputError(f"The weights of {path} are missing: there is no file {file}.", "Put it beside the model.")
-        end = int(info.get("offset", 0)) + int(info.get("length", 0))
+        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        end = int(info.get("offset", 0)) + int(info.get("length", math.prod(tensor.dims) * item))
         if file.stat().st_size < end:
             raise InputError(f"{file} is too short for the weights of {path} ({end} bytes expected).", _EXPORT_AGAIN)
 

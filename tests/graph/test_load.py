@@ -31,7 +31,9 @@ def small_proto(inputs_too=False):
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 40])]
     graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
     version = 3 if inputs_too else 10
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8 if inputs_too else 18)], ir_version=version)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 8 if inputs_too else 18)], ir_version=version
+    )
 
 
 @pytest.fixture
@@ -199,7 +201,11 @@ def test_one_input_and_one_output(small):
     [
         (lambda g: setattr(g.node(1), "name", "a"), CheckFailed, "Several nodes are named a"),
         (lambda g: setattr(g.node(0).outputs[0], "name", "w"), CheckFailed, "ONNX's rules"),
-        (lambda g: g.node(1).replace_input_with(1, g.initializers["w"]), CheckFailed, "Nothing uses the initializers v"),
+        (
+            lambda g: g.node(1).replace_input_with(1, g.initializers["w"]),
+            CheckFailed,
+            "Nothing uses the initializers v",
+        ),
         (lambda g: setattr(g.node(0), "op_type", "Nonsense"), CheckFailed, "ONNX's rules"),
         (lambda g: setattr(g.node(0), "domain", "com.microsoft"), UnsupportedOperator, "com.microsoft::MatMul"),
         (lambda g: g.opset_imports.update({"ai.onnx.ml": 3}), CheckFailed, "opsets"),

@@ -33,8 +33,8 @@ def as_array(x: Any) -> Array:
     InputError
         If `x` is neither.
     """
-    for method in ("detach", "cpu"):  # PyTorch: leave the autograd graph and the GPU
-        x = getattr(x, method)() if callable(getattr(x, method, None)) else x
+    if callable(getattr(x, "detach", None)):  # PyTorch: leave the autograd graph and the GPU
+        x = x.detach().cpu()
     try:
         array = np.from_dlpack(x) if not hasattr(x, "__array__") and hasattr(x, "__dlpack__") else np.asarray(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:

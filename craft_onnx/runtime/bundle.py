@@ -172,7 +172,10 @@ class Bundle:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         with file:
-            _lock(file)
+            try:
+                _lock(file)
+            except OSError as error:  # a file system without locks
+                raise _unwritable(self.folder, error) from error
             yield
 
 

@@ -35,6 +35,7 @@ PROVIDERS = {
 # TF32 keeps 10 bits of each factor: explanations of one model would differ by 1e-3 between CPU and GPU. HEURISTIC picks
 # a convolution at once, where the default tries them all for every new batch shape.
 PROVIDER_OPTIONS = {"cuda": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
+PRELOADED = ("cuda", "tensorrt")  # they need libraries that come as Python packages
 # The packages that install the module `onnxruntime`; any two of them overwrite each other.
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 QUIET = 4  # only what ends the process: every other error reaches us as an exception
@@ -152,18 +153,26 @@ def require_providers(providers: Providers) -> tuple[str, ...]:
     asked = parse_providers(providers)
     missing = [name for name in asked if name.split(":")[0] not in available_providers()]
     if missing:
-        raise _unavailable(missing[0])
+        raise _not_built_in(missing[0])
     return asked
 
 
-def _unavailable(provider: str, reason: str = "is not part of the installed onnxruntime") -> ProviderUnavailable:
-    remedies = {
-        "cuda": "Install 'craft-onnx[gpu]' in place of [cpu] on a machine with an NVIDIA GPU and driver, or",
-    }
-    remedy = remedies.get(provider.split(":")[0], "Install the onnxruntime built for it, or")
+def _not_built_in(provider: str) -> ProviderUnavailable:
     there = ", ".join(available_providers())
+    nvidia = "Install 'craft-onnx[gpu]' in place of [cpu] on a machine with an NVIDIA GPU and driver"
+    remedy = nvidia if provider.split(":")[0] in PRELOADED else "Install the onnxruntime built for it"
     return ProviderUnavailable(
-        f"Provider {provider!r} was asked for and {reason} (available: {there}).", f"{remedy} use --providers cpu."
+        f"Provider {provider!r} was asked for and is not part of the installed onnxruntime (available: {there}).",
+        f"{remedy}, or use --providers cpu.",
+    )
+
+
+def _not_started(provider: str, reason: str = "its device, driver or libraries are missing") -> ProviderUnavailable:
+    nvidia = "Look for the GPU with nvidia-smi and install 'craft-onnx[gpu]', which brings the libraries"
+    remedy = nvidia if provider.split(":")[0] in PRELOADED else "Look for its device and driver"
+    return ProviderUnavailable(
+        f"Provider {provider!r} was asked for and did not start on this machine: {reason}.",
+        f"{remedy}, or use --providers cpu.",
     )
 
 
@@ -221,7 +230,7 @@ class Session:
 
     def __init__(self, model: str | Path | bytes, providers: Providers = "cpu", threads: int | None = None):
         asked = require_providers(providers)
-        if any(name.split(":")[0] in ("cuda", "tensorrt") for name in asked):
+        if any(name.split(":")[0] in PRELOADED for name in asked):
             _preload_cuda()
         self.name = "the model in memory" if isinstance(model, bytes) else str(model)
         self._session = _open(model, self.name, asked, session_options(threads))
@@ -281,7 +290,10 @@ def _open(model: str | Path | bytes, name: str, asked: tuple[str, ...], options:
     try:
         session = import_onnxruntime().InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise _load_error(error, name) from error
+        if asked == ("cpu",) or out_of_memory(error):
+            raise _load_error(error, name) from error
+        _open(model, name, ("cpu",), options)  # if that fails too, it is the model's fault
+        raise _not_started(asked[0], _message(error)) from error
     session.disable_fallback()
     return session
 
@@ -295,7 +307,7 @@ def _verified(running: Sequence[str], asked: tuple[str, ...]) -> str:
     """The first provider asked for; onnxruntime drops those that do not start, without an error."""
     for provider in asked:
         if PROVIDERS[provider.split(":")[0]] not in running:
-            raise _unavailable(provider, "did not start on this machine: its device, driver or libraries are missing")
+            raise _not_started(provider)
     return asked[0]
 
 
@@ -305,8 +317,9 @@ def _spec(value: Any) -> TensorSpec:
 
 
 def _message(error: Exception) -> str:
-    """The last, telling part of onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : ..."."""
-    text = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
+    """The telling part of onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : file.cc:360 void f(int) ..."."""
+    text = re.sub(r"/onnxruntime_src/\S+:\d+ [^)]*\) ?", "", " ".join(str(error).split()))
+    text = text.removeprefix("[ONNXRuntimeError] : ")
     return re.sub("^Load model from .* failed: ?", "", text.split(" : ", 2)[-1]).rstrip(".")
 
 

@@ -93,6 +93,24 @@ def test_a_provider_that_onnxruntime_dropped_in_silence(classifier, monkeypatch)
             Session(classifier().SerializeToString(), asked)
 
 
+def test_a_provider_that_raises(classifier, monkeypatch):
+    """What TensorRT does without its libraries; a broken model stays the model's fault."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    real = onnxruntime.InferenceSession
+
+    def start(model, options, providers, **_):
+        if providers[0][0] != both[1]:
+            raise RuntimeError("Please install the libraries.")
+        return real(model, options, providers=both[1:])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", start)
+    with pytest.raises(ProviderUnavailable, match=r"did not start on this machine: Please install the libraries\."):
+        Session(classifier().SerializeToString(), "cuda")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        Session(b"garbage", "cuda")
+
+
 def test_options_reach_onnxruntime(classifier, monkeypatch):
     seen = {}
     real = onnxruntime.InferenceSession
@@ -156,7 +174,7 @@ def test_a_run_beyond_memory(make_graph, capfd):
     model = make_graph(nodes, [("x", (1,))], [("y", ())])
     model.graph.output[0].type.tensor_type.ClearField("shape")
     session = Session(model.SerializeToString())
-    with pytest.raises(MemoryError, match="allocate memory"):
+    with pytest.raises(MemoryError, match="Message: Failed to allocate memory"):
         session.run({"x": np.ones((2, 1), np.float32)})
     assert capfd.readouterr() == ("", "")
 

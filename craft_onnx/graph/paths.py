@@ -73,12 +73,12 @@ def _weight_paths(value: ir.Value | None, keras3: bool) -> list[str]:
 
 def _torchscript_path(name: str) -> str:
     """`/layer4/layer4.1/relu_1/Relu_output_0` -> `layer4.1.relu_1`: a container's children repeat its name."""
-    path = ""
+    kept: list[str] = []
     for part in name.split("/")[1:-1]:
-        parent = path.rpartition(".")[2]
-        path = path[: len(path) - len(parent)] + part if parent and part.startswith(f"{parent}.") else f"{path}.{part}"
-        path = path.lstrip(".")
-    return path
+        if kept and part.startswith(f"{kept[-1]}."):
+            kept.pop()
+        kept.append(part)
+    return ".".join(kept)
 
 
 def _tensorflow_parts(name: str) -> list[str]:

@@ -1,59 +1,35 @@
-"""CRAFT: the concepts a model uses for a class, what each matters, and where each is (Fel et al., CVPR 2023)."""
+"""Craft: the concepts a model uses for a class, how much each matters, and where each is (Fel et al., CVPR 2023)."""
 
-import inspect
-from collections.abc import Iterator
-from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.concepts.factorisation import Encoder, Factorisation, check_activations, check_number, encode, factorise
-from craft_onnx.concepts.halves import Halves, as_images, batches_of, check_axes, find_halves
-from craft_onnx.concepts.head import ConceptHead, folded_head
-from craft_onnx.concepts.importance import (
-    SPARE,
-    Importance,
-    Sampling,
-    linear_importance,
-    local_importance,
-    sampled_importance,
-)
-from craft_onnx.concepts.plots import CraftPlots, DisplayImportancesOrder
-from craft_onnx.concepts.sobol import Estimator, Sampler
-from craft_onnx.concepts.views import Factorization, Reducer, Sensitivity
-from craft_onnx.description import Layout
-from craft_onnx.errors import InputError, NotFittedError
-from craft_onnx.runtime.batches import as_array
-from craft_onnx.runtime.crops import Crops, Interpolation, stream_crops
+from craft_onnx.concepts.extractor import ConceptExtractor
+from craft_onnx.concepts.halves import as_images, guess_layout
+from craft_onnx.concepts.importance import ranking
+from craft_onnx.concepts.pictures import displayed
+from craft_onnx.concepts.views import XPLIQUE, DisplayImportancesOrder
+from craft_onnx.errors import InputError
+from craft_onnx.extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from craft_onnx.concepts.explanation import Explanation
+    from craft_onnx.runtime.bundle import Bundle
 
 __all__ = ["XPLIQUE", "Craft", "DisplayImportancesOrder"]
 
 Floats = NDArray[np.floating]
+Pictures = NDArray[np.uint8]
+CROPS_BESIDE_A_PICTURE = 6
+
+GLOBAL = DisplayImportancesOrder.GLOBAL
 
 
-class _Unset(int):
-    """A number that can be told from the same number given by the caller."""
-
-
-_NB_DESIGN = _Unset(256)
-
-# What reproduces Xplique 2.0.2: a penalty that depends on the scale of the activations, scikit-learn's transform,
-# which seldom converges, and 32 points of an unscrambled Halton sequence, sampled even where the head is linear.
-XPLIQUE: dict[str, Any] = {
-    "alpha_W": 1e-2,
-    "encoder": "sklearn",
-    "normalize": False,
-    "tol": 1e-4,
-    "max_iter": 200,
-    "sampler": "halton",
-    "estimator": "jansen",
-    "nb_design": 32,
-    "exact": False,
-}
-
-
-class Craft(CraftPlots):
+class Craft(ConceptExtractor):
     """Concept extraction for one class of a model f = h(g(x)).
 
     Parameters
@@ -113,281 +89,341 @@ class Craft(CraftPlots):
         Names of concepts.
     class_id_, images_ : int, sequence
         What it was fitted to.
+    evidence_ : dict
+        Numbers of images and crops, provider and versions of the fit.
+    stored_as_ : str or None
+        Folder in the bundle, once saved or loaded.
+
+    The plots return a matplotlib figure, and raise NotFittedError before `estimate_importance`. Colour i belongs to the
+    i-th most important concept of the class in all of them. Images are shown by the inverse of the preprocessing, or
+    scaled to 0..1 where that is not known.
     """
 
-    images_: Any
-    crops_: Any
-    class_id_: int
-    layout_: Layout
-    factorisation_: Factorisation
-    crops_u_: Floats
-    concept_bank_: Floats
-    importance_: Importance | None
-    names_: dict[int, str]
-    designs_: NDArray[np.float32] | None
+    @classmethod
+    def load(
+        cls, bundle: "str | Path | Bundle", class_id: int | None = None, cut: str | None = None, providers: Any = "cpu"
+    ) -> "Craft":
+        """Concepts of a class from a bundle; needs no more than running the model does.
 
-    def __init__(
+        Parameters
+        ----------
+        bundle : path or Bundle
+            Where `save` stored them.
+        class_id : int, optional
+            Their class; may be left out where the bundle has concepts of one class only.
+        cut : str, optional
+            Name of their cut, by default the first one that has concepts of the class.
+        providers : str or sequence of str
+            Where to run the model.
+
+        Raises
+        ------
+        InputError
+            If the bundle has no such concepts, or they are damaged.
+        """
+        from craft_onnx.concepts.store import load_concepts
+
+        return load_concepts(cls, bundle, class_id, cut, providers)
+
+    def save(self, bundle: "str | Path | Bundle | None" = None) -> None:
+        """Store the concepts in the bundle they were fitted on; those of the same class and cut are replaced.
+
+        Parameters
+        ----------
+        bundle : path or Bundle, optional
+            By default the one the model came from.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit` or `estimate_importance`.
+        InputError
+            If the bundle has another model, or cannot be written.
+        """
+        from craft_onnx.concepts.store import save_concepts
+
+        save_concepts(self, bundle)
+
+    def explain(self, pictures: Any) -> "list[Explanation]":
+        """Explain pictures: what is predicted, by which concepts, and where they are.
+
+        Parameters
+        ----------
+        pictures : uint8 (H, W, 3), sequence of such, or float array (N, ...)
+            RGB pictures of any size, or preprocessed images.
+
+        Returns
+        -------
+        list of Explanation
+            One per picture.
+        """
+        from craft_onnx.concepts.explanation import explain
+
+        return explain(self, pictures)
+
+    def summary(self) -> dict[str, Any]:
+        """Concepts, importances and evidence, as a dictionary of JSON values."""
+        from craft_onnx.concepts.evidence import summary
+
+        return summary(self)
+
+    def plot_concepts_importances(
         self,
-        input_to_latent_model: Any,
-        latent_to_logit_model: Any = None,
-        number_of_concepts: int = 20,
-        batch_size: int = 64,
-        patch_size: int = 64,
-        device: Any = None,
-        *,
-        random_state: int = 0,
-        crops: Literal["grid", "random"] = "grid",
-        crops_per_image: int = 10,
-        interpolation: Interpolation = "bilinear",
-        alpha_W: float = 0.0,
-        encoder: Encoder = "nnls",
-        normalize: bool = True,
-        tol: float = 1e-5,
-        max_iter: int = 2000,
-        sampler: Sampler = "sobol",
-        estimator: Estimator = "jansen",
-        nb_design: int = 256,
-        exact: bool = True,
-        data_format: str | None = None,
-    ) -> None:
-        self.input_to_latent_model = input_to_latent_model
-        self.latent_to_logit_model = latent_to_logit_model
-        self.number_of_concepts = number_of_concepts
-        self.batch_size = batch_size
-        self.patch_size = patch_size
-        self.device = device
-        self.random_state = random_state
-        self.crops = crops
-        self.crops_per_image = crops_per_image
-        self.interpolation = interpolation
-        self.alpha_W = alpha_W
-        self.encoder = encoder
-        self.normalize = normalize
-        self.tol = tol
-        self.max_iter = max_iter
-        self.sampler = sampler
-        self.estimator = estimator
-        self.nb_design = nb_design
-        self.exact = exact
-        self.data_format = data_format
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments, by name."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
-
-    @cached_property
-    def halves_(self) -> Halves:
-        """The model's halves as functions of arrays."""
-        return find_halves(self.input_to_latent_model, self.latent_to_logit_model, self.device, self.data_format)
-
-    def fit(self, inputs: Any, class_id: int = 0) -> tuple[Crops, Floats, Floats]:
-        """Find the concepts of a class in images that the model predicts as that class.
+        importances: Floats | None = None,
+        display_importance_order: DisplayImportancesOrder = GLOBAL,
+        nb_most_important_concepts: int | None = None,
+        verbose: bool = False,
+    ) -> "Figure":
+        """Bar chart of the importances; of the global ones with intervals and signed contributions too.
 
         Parameters
         ----------
-        inputs : array (N, C, H, W) or (N, H, W, C), or sequence of images
-            Preprocessed images in the model's layout; a sequence may make each when it is asked for.
-        class_id : int
-            The class.
-
-        Returns
-        -------
-        crops : Crops (n_crops, C, patch_size, patch_size) or channels last
-            A lazy sequence, not resized.
-        crops_u : array (n_crops, k)
-            Coefficients U.
-        concept_bank_w : array (k, p)
-            Concept bank W.
-
-        Raises
-        ------
-        InputError
-            If activations are negative or not finite, the patch is larger than the images, or k does not fit.
+        importances : array (k,), optional
+            Importances of `estimate_importance(images)`; by default the global ones.
+        display_importance_order : DisplayImportancesOrder
+            What the title says: "Global" or "Local".
+        nb_most_important_concepts : int, optional
+            How many to show, ordered by importance; by default all, unordered.
+        verbose : bool
+            Print the values.
         """
-        images = as_images(inputs)
-        layout = self.halves_.layout_of(images)
-        crops = self._cut(images, layout)
-        check_number(self.number_of_concepts, (len(crops), self.number_of_concepts))
-        pooled = self._pooled_activations(crops, layout)
-        found = factorise(
-            pooled,
-            self.number_of_concepts,
-            self.alpha_W,
-            self.normalize,
-            self.random_state,
-            encoder=self.encoder,
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
-        self._set_fitted(images, int(class_id), layout, crops, found)
-        return crops, self.crops_u_, self.concept_bank_
-
-    def transform(self, inputs: Any, activations: Any = None) -> Floats:
-        """Concept maps of images: the coefficients at every position, by non-negative least squares.
-
-        Parameters
-        ----------
-        inputs : array (N, ...) or sequence of images
-            Preprocessed images; not looked at where `activations` are given.
-        activations : array (N, H', W', p), (N, T, p) or (N, p), optional
-            Activations, channels last.
-
-        Returns
-        -------
-        array (N, H', W', k), (N, T, k) or (N, k), float32
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        InputError
-            If activations are negative, not finite, or of other channels than those of `fit`.
-        """
-        self.check_if_fitted()
-        if activations is not None:
-            return self._encode(as_array(activations))
-        return self._coefficients(as_images(inputs))
-
-    def estimate_importance(self, inputs: Any = None, nb_design: int = _NB_DESIGN) -> NDArray[np.float64]:
-        """Total Sobol indices of the concepts for the logit of the class.
-
-        Parameters
-        ----------
-        inputs : array (N, ...) or sequence of images, optional
-            Images to compute local importances on; by default those of `fit`, for the global importances, which are
-            kept in `importance_`.
-        nb_design : int
-            Points of a design, where the head is sampled.
-
-        Returns
-        -------
-        array (k,)
-            Mean over the images.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        InputError
-            Without a second half of the model, or without images.
-        """
-        self.check_if_fitted()
-        points = self.nb_design if nb_design is _NB_DESIGN else nb_design
-        if inputs is not None:
-            return self.importance_of(self._coefficients(as_images(inputs), self.head_), points).values
-        if self.images_ is None:
-            raise InputError("The images of the fit are not stored with it.", "Give images, for local importances.")
-        u = self._coefficients(self.images_, self.head_)
-        importance = self._global_importance(u, self._sampling(points))
-        self.importance_ = importance
-        return importance.values
-
-    def importance_of(self, u: Floats, nb_design: int | None = None) -> Importance:
-        """Importances, intervals and contributions for given coefficients (N, ..., k)."""
-        u = self.head_.reduced(u)
-        if self.exact and self.head_.linear:
-            return linear_importance(self.head_, u)
-        return local_importance(self.head_, u, self.designs(nb_design or self.nb_design), self.estimator)
-
-    def designs(self, nb_design: int) -> NDArray[np.float32]:
-        """The designs (r, n, 2 k) of local importances; those stored in a bundle where they fit."""
-        if self.designs_ is None or self.designs_.shape[1] != nb_design:
-            self.designs_ = self._sampling(nb_design).draw(self.number_of_concepts, 1 + SPARE)
-        return self.designs_
-
-    def check_if_fitted(self) -> None:
-        """Raise NotFittedError before `fit`."""
-        if not hasattr(self, "factorisation_"):
-            raise NotFittedError("The concepts have not been fitted yet.", "Call fit(images, class_id) first.")
-
-    @cached_property
-    def head_(self) -> ConceptHead:
-        """The logit of the class as a function of coefficients, with W folded into h where that is an ONNX graph."""
-        self.check_if_fitted()
-        return folded_head(self.halves_, self.concept_bank_, self.class_id_, self.layout_, self.batch_size)[0]
-
-    @property
-    def factorization(self) -> Factorization | None:
-        """What `fit` found, under Xplique's names; None before."""
-        if not hasattr(self, "factorisation_"):
-            return None
-        reducer = Reducer(self.concept_bank_, lambda a: encode(a, self.concept_bank_, self.encoder, self.alpha_W))
-        return Factorization(
-            inputs=self.images_,
-            class_id=self.class_id_,
-            crops=self.crops_,
-            reducer=reducer,
-            crops_u=self.crops_u_,
-            concept_bank_w=self.concept_bank_,
+        known = self.global_importance()
+        values = known.values if importances is None else np.asarray(importances)
+        order = ranking(values)[:nb_most_important_concepts]
+        self._print(order if verbose else [], values)
+        return _figures().importances(
+            values,
+            self.colours(),
+            order=None if nb_most_important_concepts is None else order.tolist(),
+            names=self.labels(),
+            intervals=known.intervals if importances is None and not known.exact else None,
+            contributions=known.contributions if importances is None else None,
+            title=_title(display_importance_order),
         )
 
-    @property
-    def sensitivity(self) -> Sensitivity | None:
-        """The global importances, under Xplique's names; None before `estimate_importance`."""
-        importance = getattr(self, "importance_", None)
-        return None if importance is None else Sensitivity(importance.values)
+    def plot_concepts_crops(
+        self, nb_crops: int = 10, nb_most_important_concepts: int | None = None, verbose: bool = False
+    ) -> "Figure":
+        """The best crops of every concept, the most important concept first.
 
-    def _cut(self, images: Any, layout: Layout) -> Crops:
-        if self.crops == "grid":
-            return Crops.grid(images, self.patch_size, layout)
-        if self.crops != "random":
-            raise InputError(f"There are no crops {self.crops!r}.", "Take 'grid' or 'random'.")
-        return Crops.random(images, self.patch_size, layout, self.crops_per_image, self.random_state)
+        Parameters
+        ----------
+        nb_crops : int
+            Crops per concept; fewer where there are fewer.
+        nb_most_important_concepts : int, optional
+            How many concepts to show, by default all.
+        verbose : bool
+            Print the importances.
+        """
+        values = self.global_importance().values
+        order = ranking(values)[:nb_most_important_concepts]
+        self._print(order if verbose else [], values)
+        titles = [f"Concept {i}" if (label := self.labels()[i]) == str(i) else f"{i} {label}" for i in order]
+        crops = [self.best_crops(i, nb_crops) for i in order]
+        return _figures().concept_crops(crops, self.colours()[order], titles)
 
-    def _pooled_activations(self, crops: Crops, layout: Layout) -> Floats:
-        """A (n_crops, p): activations averaged over positions, batch by batch."""
-        sides = np.shape(crops.images[0])
-        size = self.halves_.size or (sides[1:] if layout == "NCHW" else sides[:2])
-        batches = stream_crops(crops, size, self.halves_.batch(self.batch_size), interpolation=self.interpolation)
-        pooled = np.empty((0, 0), np.float32)
-        row = 0
-        for a in self._checked(self.halves_.activations(batches, layout)):
-            if not row:
-                pooled = np.empty((len(crops), a.shape[-1]), a.dtype)
-            pooled[row : row + len(a)] = a.mean(axis=tuple(range(1, a.ndim - 1))) if a.ndim > 2 else a
-            row += len(a)
-        return pooled
+    def plot_concept_attribution_legend(self, nb_most_important_concepts: int = 6, border_width: int = 5) -> "Figure":
+        """The best crop of each of the most important concepts, framed in the concept's colour.
 
-    def _checked(self, activations: Iterator[Floats]) -> Iterator[Floats]:
-        for a in activations:
-            check_activations(a, self.halves_.nonnegative_cuts)
-            yield a
+        Parameters
+        ----------
+        nb_most_important_concepts : int
+            How many concepts to show.
+        border_width : int
+            Of the frame, pixels of the crop.
+        """
+        from craft_onnx.show.overlay import framed
 
-    def _coefficients(self, images: Any, head: ConceptHead | None = None) -> Floats:
-        """U of whole images, batch by batch; reduced as a head takes them."""
-        batches = batches_of(images, self.halves_.batch(self.batch_size))
-        activations = self.halves_.activations(batches, self.layout_)
-        if self.encoder == "sklearn":  # whose stopping rule is about all rows at once
-            activations = iter([np.concatenate(list(activations))])
-        encoded = map(self._encode, activations)
-        return np.concatenate([head.reduced(u) if head else u for u in encoded])
+        order = ranking(self.global_importance().values)[:nb_most_important_concepts]
+        colours = self.colours()[order]
+        crops = [self.best_crops(i, 1)[0] for i in order]
+        framed_crops = [framed(crop, colour, border_width) for crop, colour in zip(crops, colours, strict=True)]
+        return _figures().concept_legend(framed_crops, colours, [self.labels()[i] for i in order])
 
-    def _encode(self, activations: Floats) -> Floats:
-        """U (n, ..., k) of activations (n, ..., p)."""
-        check_axes(activations)
-        check_activations(activations, self.halves_.nonnegative_cuts)
-        rows = np.ascontiguousarray(activations).reshape(-1, activations.shape[-1])
-        u = encode(rows, self.concept_bank_, self.encoder, self.alpha_W)
-        return u.astype(np.float32, copy=False).reshape(*activations.shape[:-1], self.number_of_concepts)
+    def plot_concept_attribution_map(
+        self,
+        image: Any,
+        most_important_concepts: Any,
+        nb_most_important_concepts: int = 5,
+        filter_percentile: int = 90,
+        clip_percentile: float | None = 10,
+        alpha: float = 0.65,
+        **imshow: Any,
+    ) -> "Figure":
+        """Where the concepts are in one image, each in its colour, the most important one on top.
 
-    def _sampling(self, nb_design: int) -> Sampling:
-        return Sampling(self.sampler, self.estimator, nb_design, self.random_state)
+        Parameters
+        ----------
+        image : array (C, H, W) or (H, W, C)
+            Preprocessed.
+        most_important_concepts : sequence of int
+            Concepts to show, the most important one first.
+        nb_most_important_concepts : int
+            How many of them.
+        filter_percentile : float
+            Positions below this percentile of a concept's map are left out.
+        clip_percentile : float, optional
+            The rest is clipped to the percentiles (clip, 100 - clip).
+        alpha : float
+            Opacity.
+        **imshow
+            Properties of the matplotlib image, such as `interpolation`.
+        """
+        order = np.asarray(most_important_concepts)[:nb_most_important_concepts]
+        overlays = self.overlays(image, order, filter_percentile, clip_percentile, alpha)
+        return _with_properties(_figures().concept_maps(overlays, cols=1, img_size=4.0), imshow)
 
-    def _global_importance(self, u: Floats, sampling: Sampling) -> Importance:
-        if self.exact and self.head_.linear:
-            return linear_importance(self.head_, u)
-        return sampled_importance(self.head_, u, sampling)
+    def plot_concept_attribution_maps(
+        self,
+        images: Any,
+        importances: Floats | None = None,
+        nb_most_important_concepts: int = 5,
+        filter_percentile: int = 90,
+        clip_percentile: float | None = 10.0,
+        alpha: float = 0.65,
+        cols: int = 5,
+        img_size: float = 2.0,
+        **imshow: Any,
+    ) -> "Figure":
+        """Where the concepts are in several images; as `plot_concept_attribution_map`.
 
-    def _set_fitted(self, images: Any, class_id: int, layout: Layout, crops: Any, found: Factorisation) -> None:
-        self.__dict__.pop("head_", None)
-        self.images_ = images
-        self.class_id_ = class_id
-        self.layout_ = layout
-        self.crops_ = crops
-        self.factorisation_ = found
-        self.crops_u_ = found.u
-        self.concept_bank_ = found.w
-        self.importance_ = None
-        self.names_ = {}
-        self.designs_ = None
+        Parameters
+        ----------
+        images : array (N, ...) or sequence of images
+            Preprocessed.
+        importances : array (k,), optional
+            Which concepts are most important, by default the global importances.
+        nb_most_important_concepts : int
+            How many concepts to show.
+        filter_percentile, clip_percentile, alpha, **imshow
+            As in `plot_concept_attribution_map`.
+        cols : int
+            Images in a row.
+        img_size : float
+            Width of an image, inches.
+        """
+        values = self.global_importance().values if importances is None else np.asarray(importances)
+        order = ranking(values)[:nb_most_important_concepts]
+        overlays = self.overlays(images, order, filter_percentile, clip_percentile, alpha)
+        return _with_properties(_figures().concept_maps(overlays, cols=cols, img_size=img_size), imshow)
+
+    def plot_image_concepts(
+        self,
+        img: Any,
+        display_importance_order: DisplayImportancesOrder = GLOBAL,
+        nb_most_important_concepts: int = 5,
+        filter_percentile: int = 90,
+        clip_percentile: float | None = 10,
+        alpha: float = 0.65,
+        filepath: Any = None,
+        **imshow: Any,
+    ) -> "Figure":
+        """Everything about one image: its concept map, the best crops of its concepts, their importances.
+
+        Parameters
+        ----------
+        img : array (C, H, W) or (H, W, C)
+            Preprocessed.
+        display_importance_order : DisplayImportancesOrder
+            GLOBAL orders by the importances for the class, LOCAL by those for this image.
+        nb_most_important_concepts, filter_percentile, clip_percentile, alpha, **imshow
+            As in `plot_concept_attribution_map`.
+        filepath : path, optional
+            Where to save the figure.
+        """
+        known = self.global_importance()
+        local = display_importance_order is DisplayImportancesOrder.LOCAL
+        shown = self.importance_of(self.transform(img)) if local else known
+        order = ranking(shown.values)[:nb_most_important_concepts]
+        figure = _figures().image_concepts(
+            self.overlays(img, order, filter_percentile, clip_percentile, alpha)[0],
+            [self.best_crops(i, CROPS_BESIDE_A_PICTURE) for i in order],
+            order.tolist(),
+            shown.values,
+            self.colours(),
+            self.labels(),
+            None if shown.exact else shown.intervals,
+            _title(display_importance_order),
+        )
+        _with_properties(figure, imshow)
+        if filepath is not None:
+            figure.savefig(filepath)
+        return figure
+
+    @staticmethod
+    def compute_subplots_layout_parameters(
+        images: Any, cols: int = 5, img_size: float = 2.0, margin: float = 0.3, spacing: float = 0.3
+    ) -> tuple[dict[str, float], int, float, float]:
+        """How to lay out images in rows without distorting them.
+
+        Parameters
+        ----------
+        images : array (N, C, H, W) or (N, H, W, C)
+            The images.
+        cols : int
+            Images in a row.
+        img_size, margin, spacing : float
+            Width of an image, space around and between images, inches.
+
+        Returns
+        -------
+        layout_parameters : dict of str to float
+            For `Figure.subplots_adjust`.
+        rows : int
+            Rows needed.
+        figwidth, figheight : float
+            Of the figure, inches.
+        """
+        shape = np.shape(images)
+        height, width = shape[2:4] if guess_layout(shape[1:]) == "NCHW" else shape[1:3]
+        layout = _figures().subplots_layout(shape[0], height, width, cols, img_size, margin, spacing)
+        return layout.adjust, layout.rows, layout.figwidth, layout.figheight
+
+    def overlays(
+        self,
+        images: Any,
+        order: Any,
+        filter_percentile: float = 90,
+        clip_percentile: float | None = 10,
+        alpha: float = 0.65,
+    ) -> list[Pictures]:
+        """Images (H, W, 3) uint8 RGB with the maps of the concepts in `order` on them."""
+        from craft_onnx.show.overlay import concept_overlay
+
+        images = as_images(images)
+        maps = self.transform(images)
+        if maps.ndim != 4:
+            raise InputError(
+                f"Coefficients of shape {maps.shape} have no place in the picture.", "Cut the model at a feature map."
+            )
+        colours = self.colours()
+        return [
+            concept_overlay(
+                displayed(np.asarray(images[i]), self.layout_, self.halves_.preprocessing),
+                maps[i], order, colours, filter_percentile, clip_percentile, alpha,
+            )
+            for i in range(len(maps))
+        ]  # fmt: skip  # arguments in the order of the signature
+
+    def _print(self, order: Any, values: Floats) -> None:
+        for i in order:
+            print(f"Concept {self.labels()[i]} has an importance value of {values[i]:.2f}")
+
+
+def _figures() -> Any:
+    require("matplotlib", "build")
+    from craft_onnx.show import figures
+
+    return figures
+
+
+def _title(order: DisplayImportancesOrder) -> str:
+    return f"{'Global' if order is GLOBAL else 'Local'} Concept Importance"
+
+
+def _with_properties(figure: "Figure", imshow: dict[str, Any]) -> "Figure":
+    """Set properties of every image of a figure, which `imshow` would have taken."""
+    for axes in figure.axes if imshow else ():
+        for image in axes.images:
+            image.set(**imshow)
+    return figure

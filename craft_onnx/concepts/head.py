@@ -1,6 +1,7 @@
 """From concept coefficients to the logit of a class: y(u) = h(u W)[class]."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from craft_onnx.runtime.batches import run_array
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from craft_onnx.concepts.halves import Halves
     from craft_onnx.description import Layout
@@ -96,19 +99,67 @@ class ConceptHead:
         return np.concatenate(values).reshape(shape), bias
 
 
+@dataclass(frozen=True)
+class ProvenHead:
+    """A head, the graph it was folded into, and how far that is from h.
+
+    Attributes
+    ----------
+    head : ConceptHead
+        Evaluates it.
+    graph : onnx_ir.Model, optional
+        y(u); None where h is a callable.
+    error : float
+        Largest difference from h on random coefficients, relative to the largest logit; 0 where nothing was folded.
+    """
+
+    head: ConceptHead
+    graph: "ir.Model | None" = None
+    error: float = 0.0
+
+
 def folded_head(
-    halves: "Halves", w: Floats, class_id: int, layout: "Layout", batch_size: int
-) -> "tuple[ConceptHead, FoldedHead | None]":
-    """The head for a concept bank (k, p) and a class; folded into h where that is an ONNX graph, which is given too."""
+    halves: "Halves", w: Floats, class_id: int, layout: "Layout", positions: tuple[int, ...], batch_size: int
+) -> ProvenHead:
+    """The head for a concept bank W and a class, folded into h where that is an ONNX graph.
+
+    Parameters
+    ----------
+    halves : Halves
+        With h.
+    w : array (k, p)
+        Concept bank.
+    class_id : int
+        The class.
+    layout : "NCHW" or "NHWC"
+        Of the images.
+    positions : tuple of int
+        Shape of the positions of the activations: (H', W'), (T,) or ().
+    batch_size : int
+        Rows of coefficients in one run, where the head is not pooled.
+
+    Raises
+    ------
+    InputError
+        If there is no h, or no such class.
+    CheckFailed
+        If the folded graph does not compute what h does.
+    """
     if halves.head is None:
-        return callable_head(halves, w, class_id, layout, batch_size), None
+        return ProvenHead(callable_head(halves, w, class_id, layout, batch_size))
     from craft_onnx.graph.head import fold_concepts
     from craft_onnx.graph.load import image_input, load
+    from craft_onnx.runtime.proof import FLOOR, TOLERANCE
 
     h = load(halves.head)
-    axis = halves.axis_of_channels(layout, len(image_input(h).shape or ()))
-    folded = fold_concepts(h, w, class_id, axis)
-    return graph_head(_in_memory(folded, halves), len(w), folded.pooled, folded.linear, batch_size), folded
+    folded = fold_concepts(h, w, class_id, halves.axis_of_channels(layout, len(image_input(h).shape or ())))
+    head = graph_head(_in_memory(folded, halves), len(w), folded.pooled, folded.linear, batch_size)
+    u = np.random.default_rng(0).random((2, *positions, len(w)), np.float32)
+    logits = halves.logits(u @ w, layout)
+    error = float(np.abs(head(head.reduced(u)) - logits[:, class_id]).max() / max(np.abs(logits).max(), FLOOR))
+    if not error <= TOLERANCE:
+        raise CheckFailed(f"The head with the concepts folded in is off by {error:.1e}.", "Report this model, please.")
+    return ProvenHead(head, folded.model, error)
 
 
 def callable_head(halves: "Halves", w: Floats, class_id: int, layout: "Layout", batch_size: int) -> ConceptHead:

@@ -86,6 +86,15 @@ class Importance:
             "evaluations": self.evaluations,
         }
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Importance":
+        """The inverse of `to_json`."""
+        arrays = {
+            name: None if fields[name] is None else np.array(fields[name], np.float64)
+            for name in ("values", "intervals", "contributions")
+        }
+        return cls(**{**fields, **arrays})
+
 
 def linear_indices(contributions: Floats) -> Array:
     """ST_i = c_i^2 / sum_j c_j^2 over the last axis; zeros where nothing contributes, as when sampled."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,27 @@ from numpy.typing import NDArray
 from craft_onnx.concepts.importance import ranking
 
 Floats = NDArray[np.floating]
+
+# What reproduces Xplique 2.0.2: a penalty that depends on the scale of the activations, scikit-learn's transform, which
+# seldom converges, and 32 points of an unscrambled Halton sequence, sampled even where the head is linear.
+XPLIQUE: dict[str, Any] = {
+    "alpha_W": 1e-2,
+    "encoder": "sklearn",
+    "normalize": False,
+    "tol": 1e-4,
+    "max_iter": 200,
+    "sampler": "halton",
+    "estimator": "jansen",
+    "nb_design": 32,
+    "exact": False,
+}
+
+
+class DisplayImportancesOrder(Enum):
+    """In which order concepts are displayed: by their importance for the class, or for the picture at hand."""
+
+    GLOBAL = 0
+    LOCAL = 1
 
 
 @dataclass(frozen=True)

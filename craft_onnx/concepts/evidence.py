@@ -1,0 +1,69 @@
+"""What results say of where they come from."""
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from craft_onnx.concepts.extractor import ConceptExtractor
+
+PACKAGES = ("craft-onnx", "numpy", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of this package and of those its numbers depend on."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def provenance(craft: "ConceptExtractor") -> dict[str, Any]:
+    """Model and concepts by their hashes, cut, provider, seed, versions: JSON values, None where unknown."""
+    model = craft.halves_.model
+    return {
+        "model_sha256": model.manifest.files[model.manifest.graph("model").file] if model else None,
+        "source_sha256": model.manifest.source.sha256 if model else None,
+        "cut": model.cut.name if model else None,
+        "tensor": model.cut.tensor if model else None,
+        "concepts": craft.stored_as_,
+        "class_id": craft.class_id_,
+        "provider": craft.halves_.provider,
+        "random_state": craft.random_state,
+        "versions": versions(),
+    }
+
+
+def summary(craft: "ConceptExtractor") -> dict[str, Any]:
+    """Concepts with their importances, the most important one first, and the evidence: JSON values.
+
+    Raises
+    ------
+    NotFittedError
+        Before `estimate_importance`.
+    """
+    importance = craft.global_importance()
+    intervals = importance.intervals
+    found = craft.factorisation_
+    return {
+        "concepts": [
+            {
+                "concept": int(i),
+                "name": craft.labels()[i],
+                "importance": float(importance.values[i]),
+                "interval": None if intervals is None else intervals[i].tolist(),
+                "contribution": float(importance.contributions[i]),
+            }
+            for i in importance.values.argsort()[::-1]
+        ],
+        "importances_exact": importance.exact,
+        "bias": importance.bias,
+        "relative_error": found.relative_error,
+        "kkt_residual": found.kkt_residual,
+        "n_iter": found.n_iter,
+        "converged": found.converged,
+        **craft.evidence_,
+        "provenance": provenance(craft),
+    }

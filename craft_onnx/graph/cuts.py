@@ -159,10 +159,10 @@ def _is_map(value: ir.Value, channel_axis: int) -> bool:
 def _origin(value: ir.Value, maps: Sequence[ir.Value]) -> ir.Value:
     """The map that a value only repeats, in another layout: the one that a layer of the user's computes."""
     node = value.producer()
-    while node is not None and node.op_type in ("Transpose", "Identity", "Dropout") and node.inputs[0] in maps:
-        value = node.inputs[0]
-        node = value.producer()
-    return value
+    if node is None or node.op_type not in ("Transpose", "Identity", "Dropout"):
+        return value
+    before = node.inputs[0]
+    return value if before is None or before not in maps else _origin(before, maps)
 
 
 def _fault(flow: Flow, value: ir.Value) -> str | None:

@@ -122,7 +122,7 @@ def _prepend_bank(graph: ir.Graph, entry: ir.Value, bank: np.ndarray, channel_ax
     build = Builder(graph, before=graph[0])
     activations = build.op("MatMul", [u, build.constant("concept_bank", bank)], wish="activations")
     if prefix is not None:
-        shape = [-1, *(bank.shape[1] if axis == channel_axis else 1 for axis in range(1, len(sizes)))]
+        shape = [0, *(bank.shape[1] if axis == channel_axis else 1 for axis in range(1, len(sizes)))]
         activations = build.op("Reshape", [activations, build.constant("shape", np.array(shape, np.int64))])
     elif channel_axis != len(sizes) - 1:
         order = list(range(len(sizes) - 1))

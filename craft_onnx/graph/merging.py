@@ -74,6 +74,6 @@ def _replace(graph: ir.Graph, layer: ir.Node, u: ir.Value, merged: np.ndarray) -
         new = build.op("Gemm", inputs, scales, like=layer)
     sizes = dimensions(old) or ()
     if len(sizes) != 2:
-        shape = build.constant("shape", np.array([-1, *sizes[1:]], np.int64))
+        shape = build.constant("shape", np.array([0, *sizes[1:]], np.int64))
         new = build.op("Reshape", [new, shape], like=layer)
     old.replace_all_uses_with(new, replace_graph_outputs=True)

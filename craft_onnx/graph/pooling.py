@@ -76,7 +76,8 @@ def to_one_position(prefix: Prefix, entry: ir.Value) -> None:
     entry.shape = None
 
 
-_ONE_POSITION = {BATCH: -1, SPACE: 1, ONE: 1}
+# In a shape, 0 stands for the size that is there: shape inference then knows it for the batch.
+_ONE_POSITION = {BATCH: 0, SPACE: 1, ONE: 1}
 
 
 def _replace(node: ir.Node, op_type: str, arrays: list[np.ndarray]) -> None:

@@ -178,10 +178,9 @@ def _is_fixed(value: ir.Value) -> bool:
 def _checked(model: ir.Model) -> ir.Model:
     for output in model.graph.outputs:
         sizes = dimensions(output)
-        if sizes and isinstance(sizes[0], int):
+        if sizes and (isinstance(sizes[0], int) or (sizes[0] != BATCH and BATCH in str(sizes[0]))):
             raise InputError(
-                f"The model works for one batch size only: its output {output.name!r} has the shape {sizes}.",
-                EXPORT_DYNAMIC,
+                f"The model's output {output.name!r} of {sizes} has no row for every picture.", EXPORT_DYNAMIC
             )
         if sizes and sizes[0] != BATCH:
             output.shape = ir.Shape([BATCH, *sizes[1:]])

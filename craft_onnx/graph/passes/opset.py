@@ -2,7 +2,7 @@
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, NameFixPass
 
 from craft_onnx.errors import InputError
 from craft_onnx.graph.passes.keeping import pure
@@ -12,7 +12,6 @@ OPSET = 18
 _OLDEST = 7
 
 
-@pure
 def raise_opset(model: ir.Model) -> ir.Model:
     """Convert a model to opset 18; one of a later opset stays as it is.
 
@@ -28,6 +27,12 @@ def raise_opset(model: ir.Model) -> ir.Model:
         return model
     if source < _OLDEST:
         raise InputError(f"The model has opset {source}, {_OLDEST} is the oldest that runs.", "Export it again.")
+    return _raised(model)
+
+
+@pure
+def _raised(model: ir.Model) -> ir.Model:
+    source = model.opset_imports[""]
     try:
         proto = onnx.version_converter.convert_version(skeleton(model), OPSET)
     except Exception as error:  # RuntimeError, ConvertError and others, with C++ file names
@@ -51,6 +56,7 @@ def _restore(raised: ir.Model, model: ir.Model) -> None:
             node.name = before.name
             if before.op_type == "Upsample" or (before.op_type == "Resize" and model.opset_imports[""] == 10):
                 _resize_as_before_11(node)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(raised)
     NameFixPass()(raised)  # new nodes may have the names of old ones
 
 

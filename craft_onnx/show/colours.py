@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-# Okabe and Ito's palette without black, the strongest on photographs first.
-FAMILIAR = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+# Okabe and Ito's palette without black; of two oranges and two blues one comes late, most maps show five concepts.
+FAMILIAR = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#56B4E9")
 
 # Linear sRGB -> cone responses -> OKLab (B. Ottosson, 2020).
 _TO_CONES = np.array(

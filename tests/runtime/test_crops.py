@@ -48,7 +48,9 @@ def test_three_hundred_images_give_the_known_number_of_crops():
     assert Crops.grid(images, 80).shape == (2700, 3, 80, 80)
 
 
-@pytest.mark.parametrize(("height", "width", "patch"), [(40, 52, 16), (33, 33, 33), (64, 20, 7), (9, 9, 2), (61, 97, 20), (50, 50, 9)])
+@pytest.mark.parametrize(
+    ("height", "width", "patch"), [(40, 52, 16), (33, 33, 33), (64, 20, 7), (9, 9, 2), (61, 97, 20), (50, 50, 9)]
+)
 def test_grid_crops_are_the_methods(height, width, patch):
     images = _images(2, height, width)
     assert np.array_equal(np.asarray(Crops.grid(images, patch)), _literal_crops(images, patch))

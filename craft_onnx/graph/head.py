@@ -40,7 +40,7 @@ def fold_concepts(h: ir.Model, concept_bank: np.ndarray, class_id: int | None, c
     """Fold a concept bank W into h: the graph of y(u) = h(u W).
 
     W acts on channels and the mean over positions acts on positions, so they commute: where h begins with such a mean,
-    the graph takes the mean of u. W is multiplied into the first linear layer where that comes next, and only the
+    the graph takes the mean of u. W is multiplied into the linear layer that comes next, if one does, and only the
     column of the class is kept of the last one.
 
     Parameters
@@ -77,9 +77,8 @@ def fold_concepts(h: ir.Model, concept_bank: np.ndarray, class_id: int | None, c
 
 def _finished(model: ir.Model, pooled: bool) -> FoldedHead:
     model = with_shapes(without_unused(model))
-    if len(model.graph.inputs[0].shape or ()) == 2:
-        merge_bank(model.graph)
-        model = with_shapes(without_unused(model))
+    merge_bank(model.graph)
+    model = with_shapes(without_unused(model))
     model.graph.name = "h_concepts"
     take_name(model.graph, LOGITS)
     model.graph.outputs[0].name = LOGITS

@@ -65,8 +65,8 @@ KINDS = {
     ("resnet", "relu_7"): (True, True, ["Gemm", "Reshape"]),
     ("densenet", "cat_5"): (True, False, ["Gemm", "Relu", "Gemm", "Reshape"]),
     ("mobilenet", "hardtanh_1"): (True, False, ["Gemm", "Reshape", "HardSwish", "Conv", "Reshape"]),
-    ("vgg", "max_pool2d_1"): (False, False, None),
-    ("flat", "relu_1"): (False, True, None),
+    ("vgg", "max_pool2d_1"): (False, False, ["Reshape", "Gemm", "Relu", "Gemm", "Reshape"]),
+    ("flat", "relu_1"): (False, True, ["Reshape", "Gemm", "Reshape"]),
     ("convnext", "relu"): (True, False, None),
     ("vit", "layer_norm_4"): (False, True, None),  # the class token alone is read
     ("vit_mean", "relu"): (True, True, ["Gemm", "Reshape"]),

@@ -13,7 +13,7 @@ from craft_onnx.concepts.factorisation import Encoder, Factorisation, check_acti
 from craft_onnx.concepts.halves import Halves, as_images, batches_of, check_axes, find_halves
 from craft_onnx.concepts.head import ConceptHead, ProvenHead, folded_head
 from craft_onnx.concepts.importance import (
-    SPARE,
+    LOCAL_DESIGNS,
     Importance,
     Sampling,
     linear_importance,
@@ -226,9 +226,10 @@ class ConceptExtractor:
     def importance_of(self, u: Floats, nb_design: int | None = None) -> Importance:
         """Importances, intervals and contributions for given coefficients (N, ..., k)."""
         u = self.head_.reduced(u)
+        points = nb_design or self.nb_design
         if self.exact and self.head_.linear:
             return linear_importance(self.head_, u)
-        return local_importance(self.head_, u, self.designs(nb_design or self.nb_design), self.estimator)
+        return local_importance(self.head_, u, self.designs(points), self._sampling(points))
 
     def global_importance(self) -> Importance:
         """`importance_`; NotFittedError before `estimate_importance`."""
@@ -261,7 +262,7 @@ class ConceptExtractor:
     def designs(self, nb_design: int) -> NDArray[np.float32]:
         """The designs (r, n, 2 k) of local importances; those stored in a bundle where they fit."""
         if self.designs_ is None or self.designs_.shape[1] != nb_design:
-            self.designs_ = self._sampling(nb_design).draw(self.number_of_concepts, 1 + SPARE)
+            self.designs_ = self._sampling(nb_design).draw(self.number_of_concepts, LOCAL_DESIGNS)
         return self.designs_
 
     def check_if_fitted(self) -> None:

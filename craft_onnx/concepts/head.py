@@ -1,7 +1,9 @@
 """From concept coefficients to the logit of a class: y(u) = h(u W)[class]."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +13,6 @@ from craft_onnx.errors import CheckFailed, InputError
 from craft_onnx.runtime.batches import run_array
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import onnx_ir as ir
 
     from craft_onnx.concepts.halves import Halves
@@ -153,7 +153,7 @@ def folded_head(
 
     h = load(halves.head)
     folded = fold_concepts(h, w, class_id, halves.axis_of_channels(layout, len(image_input(h).shape or ())))
-    head = graph_head(_in_memory(folded, halves), len(w), folded.pooled, folded.linear, batch_size)
+    head = graph_head(_session(folded, halves), len(w), folded.pooled, folded.linear, batch_size)
     u = np.random.default_rng(0).random((2, *positions, len(w)), np.float32)
     logits = halves.logits(u @ w, layout)
     error = float(np.abs(head(head.reduced(u)) - logits[:, class_id]).max() / max(np.abs(logits).max(), FLOOR))
@@ -184,20 +184,22 @@ def graph_head(session: "Session", k: int, pooled: bool, linear: bool, batch_siz
     return ConceptHead(evaluate, k, pooled=pooled, linear=linear, batch_size=rows)
 
 
-def stored_head(path: "Path", k: int, pooled: bool, linear: bool, batch_size: int, providers: str) -> ConceptHead:
+def stored_head(path: Path, k: int, pooled: bool, linear: bool, batch_size: int, providers: str) -> ConceptHead:
     """The head in a bundle."""
     from craft_onnx.runtime.sessions import Session
 
     return graph_head(Session(path, providers), k, pooled, linear, batch_size)
 
 
-def _in_memory(folded: "FoldedHead", halves: "Halves") -> "Session":
-    import onnx_ir as ir
-
+def _session(folded: "FoldedHead", halves: "Halves") -> "Session":
+    """A session of the folded graph where g runs; the graph goes through a file, which may be as large as h."""
+    from craft_onnx.graph.load import save
     from craft_onnx.runtime.sessions import Session
 
-    provider = "cpu" if halves.provider == "callable" else halves.provider
-    return Session(ir.to_proto(folded.model).SerializeToString(), provider)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "h_concepts.onnx"
+        save(folded.model, path)
+        return Session(path, "cpu" if halves.provider == "callable" else halves.provider)
 
 
 def _identity(shape: tuple[int, ...], rows: int) -> Iterator[Floats]:

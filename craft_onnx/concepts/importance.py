@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from craft_onnx.concepts.head import ConceptHead
 from craft_onnx.concepts.sobol import VARIANCE_FLOOR, Estimator, Sampler, designs, masks, total_indices
+from craft_onnx.extras import require
 
 Floats = NDArray[np.floating]
 Array = NDArray[np.float64]
-# Repetitions beyond one for every image: degrees of freedom of the interval. T_975 is Student's quantile for them.
-SPARE = 4
+# Designs of a local importance. T_975 is Student's quantile for their 4 degrees of freedom.
+LOCAL_DESIGNS = 5
 T_975 = 2.7764451051977987
+MOST_REPEATED = 16
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ def linear_importance(head: ConceptHead, u: Floats) -> Importance:
 def sampled_importance(head: ConceptHead, u: Floats, sampling: Sampling) -> Importance:
     """Sampled importances over images with coefficients u (N, ..., k).
 
-    Every image has a design of its own, and four images one more (a single image four more): their differences give
-    the error of one estimate, pooled, hence the error of the mean.
+    Every image has a design of its own, and up to 16 images have one more (a single image has four more): their
+    differences give the error of one estimate, pooled, hence the error of the mean.
 
     Parameters
     ----------
@@ -127,34 +129,37 @@ def sampled_importance(head: ConceptHead, u: Floats, sampling: Sampling) -> Impo
         How to sample.
     """
     if sampling.sampler == "halton":
-        return _with_designs(head, u, sampling.draw(u.shape[-1], 1), sampling.estimator)
-    repeats = 1 + np.bincount(np.arange(SPARE) * len(u) // SPARE % len(u), minlength=len(u))
-    drawn = np.split(sampling.draw(u.shape[-1], int(repeats.sum())), np.cumsum(repeats)[:-1])
-    estimates = [_indices(head, one, some, sampling.estimator) for one, some in zip(u, drawn, strict=True)]
-    spread = sum(np.square(each - each.mean(axis=0)).sum(axis=0) for each in estimates) / SPARE
-    half = T_975 * np.sqrt(spread * np.sum(1 / repeats)) / len(u)
+        return _with_designs(head, u, sampling.draw(u.shape[-1], 1), sampling)
+    n, k = len(u), u.shape[-1]
+    spare = min(max(n, LOCAL_DESIGNS - 1), MOST_REPEATED)
+    repeats = 1 + np.bincount(np.arange(spare) * n // spare if spare < n else np.arange(spare) % n, minlength=n)
+    drawn = np.split(sampling.draw(k, int(repeats.sum())), np.cumsum(repeats)[:-1])
+    estimates = [_indices(head, one, some, sampling) for one, some in zip(u, drawn, strict=True)]
     values = np.mean([each.mean(axis=0) for each in estimates], axis=0)
+    spread = np.sum([np.square(each - each.mean(axis=0)).sum(axis=0) for each in estimates], axis=0) / spare
+    quantile = float(require("scipy.stats", "build").t.ppf(0.975, spare))
+    half = quantile * np.sqrt(spread * np.sum(1 / repeats)) / n
     return _sampled(head, u, values, half, int(repeats.sum()) * sampling.nb_design)
 
 
-def local_importance(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], estimator: Estimator) -> Importance:
+def local_importance(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], sampling: Sampling) -> Importance:
     """Importances over few images (N, ..., k): exact where possible, else with the same designs (r, n, 2 k)."""
-    return linear_importance(head, u) if head.linear else _with_designs(head, u, drawn, estimator)
+    return linear_importance(head, u) if head.linear else _with_designs(head, u, drawn, sampling)
 
 
-def _with_designs(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], estimator: Estimator) -> Importance:
-    estimates = np.mean([_indices(head, one, drawn, estimator) for one in u], axis=0)
+def _with_designs(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], sampling: Sampling) -> Importance:
+    estimates = np.mean([_indices(head, one, drawn, sampling) for one in u], axis=0)
     half = None
     if len(drawn) > 1:
         half = T_975 * estimates.std(axis=0, ddof=1) / np.sqrt(len(drawn))
     return _sampled(head, u, estimates.mean(axis=0), half, len(u) * drawn.shape[0] * drawn.shape[1])
 
 
-def _indices(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], estimator: Estimator) -> Array:
+def _indices(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], sampling: Sampling) -> Array:
     """Estimates (r, k) of one image with each of r designs."""
     k = u.shape[-1]
     outputs = [head.masked(u, masks(design)).reshape(k + 1, -1) for design in drawn]
-    return total_indices(np.stack(outputs), estimator)
+    return total_indices(np.stack(outputs), sampling.estimator, ddof=0 if sampling.sampler == "sobol" else 1)
 
 
 def _sampled(head: ConceptHead, u: Floats, values: Array, half: Array | None, points: int) -> Importance:

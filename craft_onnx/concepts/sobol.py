@@ -68,7 +68,7 @@ def masks(design: NDArray[np.float32]) -> NDArray[np.float32]:
     return replicated.reshape(n * (k + 1), k)
 
 
-def total_indices(outputs: NDArray[np.floating], estimator: Estimator = "jansen") -> Array:
+def total_indices(outputs: NDArray[np.floating], estimator: Estimator = "jansen", ddof: int = 1) -> Array:
     """Total Sobol indices from a function's values on the masks of a design.
 
     Parameters
@@ -77,6 +77,10 @@ def total_indices(outputs: NDArray[np.floating], estimator: Estimator = "jansen"
         Values on A, then on C_1 .. C_k.
     estimator : "jansen", "homma", "janon", "glen" or "saltelli"
         Jansen (1999), Homma & Saltelli (1996), Janon et al. (2014), Glen & Isaacs (2012), Saltelli et al. (2008).
+    ddof : 1 or 0
+        Variances divide by N - ddof. 1 is unbiased for independent points, and what Xplique takes; the mean of a
+        scrambled Sobol sequence has next to no error to correct for, and 1 makes all indices too small there, by a
+        share of 1 / N.
 
     Returns
     -------
@@ -90,39 +94,39 @@ def total_indices(outputs: NDArray[np.floating], estimator: Estimator = "jansen"
     if estimator not in ESTIMATORS:
         raise InputError(f"There is no estimator {estimator!r}.", f"Take one of {', '.join(ESTIMATORS)}.")
     y = np.asarray(outputs, np.float64)
-    return ESTIMATORS[estimator](y[..., :1, :], y[..., 1:, :])
+    return ESTIMATORS[estimator](y[..., :1, :], y[..., 1:, :], ddof)
 
 
-def jansen(y_a: Array, y_c: Array) -> Array:
+def jansen(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = mean (y_A - y_Ci)^2 / (2 Var y_A)."""
-    return np.square(y_a - y_c).mean(-1) / (2 * _variance(y_a))
+    return np.square(y_a - y_c).mean(-1) / (2 * _variance(y_a, ddof))
 
 
-def homma(y_a: Array, y_c: Array) -> Array:
+def homma(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = (Var y_A - mean(y_A y_Ci) + mean(y_A)^2) / Var y_A."""
-    return (_variance(y_a) - (y_a * y_c).mean(-1) + np.square(y_a.mean(-1))) / _variance(y_a)
+    return (_variance(y_a, ddof) - (y_a * y_c).mean(-1) + np.square(y_a.mean(-1))) / _variance(y_a, ddof)
 
 
-def janon(y_a: Array, y_c: Array) -> Array:
+def janon(y_a: Array, y_c: Array, _ddof: int = 1) -> Array:
     """ST_i = 1 - (mean(y_A y_Ci) - m_i^2) / V_i, with mean m_i and variance V_i over y_A and y_Ci together."""
     mean = (y_a.mean(-1) + y_c.mean(-1)) / 2
     variance = (np.square(y_a).mean(-1) + np.square(y_c).mean(-1)) / 2 - np.square(mean)
     return 1 - ((y_a * y_c).mean(-1) - np.square(mean)) / np.maximum(variance, VARIANCE_FLOOR)
 
 
-def glen(y_a: Array, y_c: Array) -> Array:
+def glen(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = 1 - corr(y_A, y_Ci)."""
     n = y_a.shape[-1]
-    covariance = ((y_a - y_a.mean(-1, keepdims=True)) * (y_c - y_c.mean(-1, keepdims=True))).sum(-1) / (n - 1)
-    return 1 - covariance / np.sqrt(_variance(y_a) * _variance(y_c))
+    covariance = ((y_a - y_a.mean(-1, keepdims=True)) * (y_c - y_c.mean(-1, keepdims=True))).sum(-1) / (n - ddof)
+    return 1 - covariance / np.sqrt(_variance(y_a, ddof) * _variance(y_c, ddof))
 
 
-def saltelli(y_a: Array, y_c: Array) -> Array:
+def saltelli(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = 1 - (mean(y_A y_Ci) - mean(y_A)^2) / Var y_A; the same as Homma's by algebra, as in Xplique."""
-    return 1 - ((y_a * y_c).mean(-1) - np.square(y_a.mean(-1))) / _variance(y_a)
+    return 1 - ((y_a * y_c).mean(-1) - np.square(y_a.mean(-1))) / _variance(y_a, ddof)
 
 
-ESTIMATORS: dict[str, Callable[[Array, Array], Array]] = {
+ESTIMATORS: dict[str, Callable[[Array, Array, int], Array]] = {
     "jansen": jansen,
     "homma": homma,
     "janon": janon,
@@ -131,8 +135,8 @@ ESTIMATORS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def _variance(y: Array) -> Array:
-    return np.maximum(y.var(-1, ddof=1), VARIANCE_FLOOR)
+def _variance(y: Array, ddof: int) -> Array:
+    return np.maximum(y.var(-1, ddof=ddof), VARIANCE_FLOOR)
 
 
 def _sobol(qmc: Any, dimension: int, size: int, seed: int | None) -> Any:

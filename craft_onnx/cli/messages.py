@@ -1,6 +1,7 @@
 """What a command says: results as JSON on stdout, everything else on stderr."""
 
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -33,9 +34,8 @@ def result(value: Any) -> None:
 
 def progress(items: Iterable[T], label: str, length: int | None = None) -> AbstractContextManager[Iterable[T]]:
     """A progress bar on stderr, hidden where that is no terminal or with -q."""
-    stream = click.get_text_stream("stderr")
-    hidden = verbosity() < 0 or not stream.isatty()
-    return click.progressbar(items, length=length, label=label, file=stream, hidden=hidden)
+    hidden = verbosity() < 0 or not sys.stderr.isatty()
+    return click.progressbar(items, length=length, label=label, file=sys.stderr, hidden=hidden)
 
 
 def show_warning(

@@ -84,13 +84,13 @@ def _concept(card: ConceptCard, scale: float, images: ImageFolder) -> str:
         for i, crop in enumerate(card.crops)
     )
     bounds = (
-        "" if card.interval is None else f" <small>{_number(card.interval[0])} to {_number(card.interval[1])}</small>"
+        "" if card.interval is None else f" <small>{_index(card.interval[0])} to {_index(card.interval[1])}</small>"
     )
     effect = "" if card.contribution is None else f'<p class="effect">{_effect(card.contribution)}</p>'
     return (
         f'<article class="concept" style="--c:{hex_code(card.colour)}"><h3>{_chip(card)}{_text(_label(card))}'
         f"{f' <small>concept {card.id}</small>' if card.name else ''}</h3>"
-        f'<p class="importance"><span>importance</span> <b>{_number(card.importance)}</b>{bounds}</p>'
+        f'<p class="importance"><span>importance</span> <b>{_index(card.importance)}</b>{bounds}</p>'
         f'{_bar(card.importance, scale, card.interval)}{effect}<div class="crops">{crops}</div></article>'
     )
 
@@ -122,7 +122,7 @@ def _local(concepts: Sequence[LocalConcept]) -> str:
     scale = max(_finite([concept.importance for concept in concepts]), default=0)
     rows = "".join(
         f'<tr style="--c:{hex_code(concept.colour)}"><th scope="row">{_chip(concept)}{_text(_label(concept))}</th>'
-        f"<td>{_bar(concept.importance, scale)}</td><td>{_number(concept.importance)}</td>"
+        f"<td>{_bar(concept.importance, scale)}</td><td>{_index(concept.importance)}</td>"
         f"<td>{_signed(concept.contribution)}</td></tr>"
         for concept in concepts
     )
@@ -248,6 +248,13 @@ def _number(value: float) -> str:
         digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
         return f"{value:.{min(digits, 4)}f}".replace("-", "−")
     return f"{value:.2e}".replace("-", "−")
+
+
+def _index(value: float) -> str:
+    """A sensitivity index, which lies between 0 and 1: three decimals."""
+    if not math.isfinite(value):
+        return "not known"
+    return "&lt; 0.001" if 0 < value < 5e-4 else f"{value:.3f}".replace("-", "−")
 
 
 def _text(text: str) -> str:

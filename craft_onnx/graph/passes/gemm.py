@@ -8,33 +8,35 @@ from craft_onnx.graph.values import constant, rank
 
 @pure
 def make_gemm(model: ir.Model) -> ir.Model:
-    """Replace MatMul and the Add of a bias by Gemm, on matrices.
+    """Replace MatMul, and the Add of a bias behind it, by Gemm, on matrices.
 
-    Requires: constants folded, shapes inferred. Ensures: no Add of a constant vector is left behind a MatMul of a
-    matrix by a constant that nothing else uses.
+    Requires: constants folded, shapes inferred. Ensures: no MatMul of a matrix by a constant matrix is left, and no Add
+    of a constant vector behind one whose product nothing else uses.
     """
     for node in list(model.graph):
-        matmul, bias = _dense(node)
-        if matmul is not None and bias is not None:
-            _replace(node, matmul, bias)
+        if _is_matrix_product(node):
+            add, bias = _bias_behind(node)
+            product = _replace(node, bias)
+            if add is not None:
+                take_over(add, product)
     return model
 
 
-def _dense(add: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
-    """The MatMul and the bias of a dense layer that ends in `add`."""
-    if add.op_type == "Add":
-        for product, bias in (add.inputs, add.inputs[::-1]):
-            matmul = None if product is None else product.producer()
-            if matmul is not None and _is_matrix_product(matmul) and _is_bias(bias, matmul):
-                return matmul, bias
-    return None, None
-
-
 def _is_matrix_product(node: ir.Node) -> bool:
-    if node.op_type != "MatMul" or not is_internal(node.outputs[0]):
+    if node.op_type != "MatMul" or node.inputs[0] is None or rank(node.inputs[0]) != 2:
         return False
     weight = constant(node.inputs[1])
-    return weight is not None and weight.ndim == 2 and node.inputs[0] is not None and rank(node.inputs[0]) == 2
+    return weight is not None and weight.ndim == 2
+
+
+def _bias_behind(matmul: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
+    """The Add of a bias that alone uses the product, and the bias."""
+    product = matmul.outputs[0]
+    user = next(iter(product.uses())).node if is_internal(product) else None
+    if user is None or user.op_type != "Add":
+        return None, None
+    bias = next((value for value in user.inputs if value is not product), None)
+    return (user, bias) if _is_bias(bias, matmul) else (None, None)
 
 
 def _is_bias(value: ir.Value | None, matmul: ir.Node) -> bool:
@@ -43,11 +45,12 @@ def _is_bias(value: ir.Value | None, matmul: ir.Node) -> bool:
     return bias is not None and weight is not None and bias.shape in {(weight.shape[1],), (1, weight.shape[1])}
 
 
-def _replace(add: ir.Node, matmul: ir.Node, bias: ir.Value) -> None:
-    graph = add.graph
-    assert isinstance(graph, ir.Graph)
-    product = ir.Value(name=matmul.outputs[0].name)
-    graph.insert_before(add, ir.node("Gemm", [*matmul.inputs, bias], outputs=[product], name=matmul.name))
-    matmul.outputs[0].replace_all_uses_with(product)
-    graph.remove(matmul, safe=True)
-    take_over(add, product)
+def _replace(matmul: ir.Node, bias: ir.Value | None) -> ir.Value:
+    """The product of a Gemm in the place of the MatMul."""
+    old = matmul.outputs[0]
+    product = ir.Value(name=old.name, type=old.type, shape=old.shape)
+    inputs = matmul.inputs if bias is None else [*matmul.inputs, bias]
+    matmul.append(ir.node("Gemm", inputs, outputs=[product], name=matmul.name))
+    old.replace_all_uses_with(product, replace_graph_outputs=True)
+    matmul.graph.remove(matmul, safe=True)  # type: ignore[union-attr] # it is a node of the graph
+    return product

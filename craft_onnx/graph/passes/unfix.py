@@ -180,6 +180,8 @@ def _repeated(node: ir.Node, array: np.ndarray, like: ir.Value, axis: int) -> ir
     rows = build.constant("rows", array)
     ones = [build.constant("ones", np.ones(count, np.int64)) for count in (axis, array.ndim - axis - 1)]
     shape = build.op("Concat", [ones[0], batch, ones[1]], {"axis": 0}, "shape", like=node)
+    for value, length in ((batch, 1), (shape, array.ndim)):
+        value.type, value.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([length])
     repeated = build.op("Expand", [rows, shape], wish="repeated", like=node)
     repeated.type = rows.type
     repeated.shape = ir.Shape([BATCH if i == axis else size for i, size in enumerate(array.shape)])

@@ -10,7 +10,9 @@ from craft_onnx.graph.flow import Flow
 from craft_onnx.graph.layout import channel_axes
 from craft_onnx.graph.names import find_tensor, layer_of
 from craft_onnx.graph.nonnegative import nonnegative_tensors
-from craft_onnx.graph.values import dimensions
+from craft_onnx.graph.values import dimensions, operators
+
+WEIGHTED = operators("Conv ConvTranspose Gemm MatMul")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Cut:
     nonnegative : bool
         Provably non-negative for every picture: concepts can be found there.
     recommended : bool
-        The last non-negative feature map (rank 4, more than one position), before it is only transposed.
+        The last non-negative feature map (rank 4, more than one position) that a layer with weights follows.
     """
 
     index: int
@@ -126,7 +128,7 @@ def _cuts_of(flow: Flow) -> list[Cut]:
     values = [value for value in flow.separators if _fault(flow, value) is None]
     axes, nonnegative = channel_axes(flow.model), nonnegative_tensors(flow.model)
     maps = [value for value in values if value.name in nonnegative and _is_map(value, axes.get(value.name, 1))]
-    best = _origin(maps[-1], maps) if maps else None
+    best = _best(flow, maps)
     return [
         _cut(index, value, axes.get(value.name or "", 1), value.name in nonnegative, value is best)
         for index, value in enumerate(values)
@@ -154,6 +156,13 @@ def _is_map(value: ir.Value, channel_axis: int) -> bool:
     """A feature map of more than one position: global pooling leaves one."""
     shape = dimensions(value) or ()
     return len(shape) == 4 and any(size != 1 for axis, size in enumerate(shape) if axis not in (0, channel_axis))
+
+
+def _best(flow: Flow, maps: Sequence[ir.Value]) -> ir.Value | None:
+    """The last map that a layer with weights follows: without one, as in SqueezeNet, the channels are the classes."""
+    weighted = max((i for i, node in enumerate(flow.nodes) if node.op_type in WEIGHTED), default=-1)
+    found = [value for value in maps if flow.position[value] < weighted] or maps
+    return _origin(found[-1], maps) if found else None
 
 
 def _origin(value: ir.Value, maps: Sequence[ir.Value]) -> ir.Value:

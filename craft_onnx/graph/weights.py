@@ -82,10 +82,15 @@ class _Store:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.places: dict[bytes, Place] = {}
+        self.seen: dict[int, tuple[ir.TensorProtocol, Place]] = {}
 
     def put(self, tensor: ir.TensorProtocol) -> Place:
         """Where the tensor's bytes lie in the file, written if they are new."""
-        content = tensor.tobytes()
+        if id(tensor) not in self.seen:  # the same object in several graphs is read once
+            self.seen[id(tensor)] = tensor, self._put_content(tensor.tobytes())
+        return self.seen[id(tensor)][1]
+
+    def _put_content(self, content: bytes) -> Place:
         key = hashlib.sha256(content).digest()
         if key not in self.places:
             step = PAGE if len(content) >= PAGE_BYTES else ALIGNMENT

@@ -160,6 +160,12 @@ def test_the_layer_is_recommended_not_its_transposition(parse):
     assert recommended_cut(model).tensor == "a"
 
 
+def test_maps_of_classes_are_not_recommended(parse):
+    header = '<ir_version: 9, opset_import: ["" : 20]> g (float[N,4,6,6] x, float[5,4,1,1] w) => (float[N,5] y)'
+    body = "{ a = Relu(x) b = Conv(a, w) c = Relu(b) d = GlobalAveragePool(c) y = Flatten(d) }"
+    assert recommended_cut(parse(header + body, w=np.ones((5, 4, 1, 1), np.float32))).tensor == "a"
+
+
 def test_a_batch_size_read_early_is_no_path(net):
     model = net("vit")
     assert sum(node.op_type == "Shape" for node in model.graph) > 0

@@ -1,6 +1,7 @@
 """Numerical proofs: a rewritten graph must compute what the graph before it did."""
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.description import Preprocessing
-from craft_onnx.errors import CheckFailed, CraftError
+from craft_onnx.errors import CheckFailed, CraftError, CraftWarning
 from craft_onnx.runtime.batches import run_array
 from craft_onnx.runtime.sessions import Session, TensorSpec
 
@@ -104,7 +105,7 @@ def normalize_proven(model: "ir.Model") -> "tuple[ir.Model, dict[str, float]]":
     """Normalize a model, and prove each step numerically.
 
     After every step of `graph.normalize.STEPS` the model runs on the same random input as before it; once the batch
-    is open, at two batch sizes. The file as it was is the first to run.
+    is open, at two batch sizes. The file as it was is the first to run; a step that found nothing to do needs no run.
 
     Parameters
     ----------
@@ -128,10 +129,11 @@ def normalize_proven(model: "ir.Model") -> "tuple[ir.Model, dict[str, float]]":
     from craft_onnx.graph.normalize import STEPS
 
     x, expected = _reference(model)
+    _warn_if_constant(expected[0])
     errors = {}
     for name, step in STEPS:
         before, model = model, step(model)
-        actual = expected if model is before else _after(name, model, x)
+        actual = expected if _identical(before, model) else _after(name, model, x)
         errors[name] = max(map(disagreement, expected, actual))
         require_agreement(f"Normalizing the model (step {name!r})", errors[name])
         expected = actual
@@ -174,6 +176,28 @@ def _outputs(session: Session, x: Array) -> list[Array]:
     first = len(x) // 3
     whole = run_array(session, x, len(x))
     return [whole, whole[:first] if session.inputs[0].shape[0] else run_array(session, x[:first], first)]
+
+
+def _warn_if_constant(outputs: Array) -> None:
+    """Agreement of outputs that are the same for every input, as with constant weights, proves nothing."""
+    if disagreement(outputs, np.broadcast_to(outputs[:1], outputs.shape)) <= TOLERANCE:
+        warnings.warn(
+            "The model's output hardly depends on its input, so that proofs by random input say little. Is it trained, "
+            "and is its preprocessing known?",
+            CraftWarning,
+            stacklevel=3,
+        )
+
+
+def _identical(before: "ir.Model", after: "ir.Model") -> bool:
+    """Whether two models are the same down to the last byte: the same graph, over the very same weights."""
+    from craft_onnx.graph.skeleton import skeleton
+
+    weights = [[(name, id(v.const_value)) for name, v in m.graph.initializers.items()] for m in (before, after)]
+    if weights[0] != weights[1]:
+        return False
+    graphs = [skeleton(model).SerializeToString(deterministic=True) for model in (before, after)]
+    return graphs[0] == graphs[1]
 
 
 def _after(step: str, model: "ir.Model", x: Array) -> list[Array]:

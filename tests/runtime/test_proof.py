@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from craft_onnx.description import Description, Preprocessing
-from craft_onnx.errors import CheckFailed, InputError
+from craft_onnx.errors import CheckFailed, CraftWarning, InputError
 from craft_onnx.graph import normalize
 from craft_onnx.graph.load import write_description
 from craft_onnx.runtime import proof
@@ -56,6 +56,23 @@ def test_normalizes_and_measures_every_step(model):
     assert list(errors) == [name for name, _ in normalize.STEPS]
     assert 0 <= max(errors.values()) < 1e-6
     assert normalized is not model
+
+
+def test_constant_outputs_prove_nothing(model):
+    with pytest.warns(CraftWarning, match=r"hardly depends on its input.*is its preprocessing known\?"):
+        normalize_proven(_scaled(model, 0))
+
+
+def test_only_steps_that_change_something_are_run(model, monkeypatch):
+    opened = []
+    real = proof.session_of
+    monkeypatch.setattr(proof, "session_of", lambda model: opened.append(model) or real(model))
+    _with_steps(monkeypatch, ("same", lambda model: model), ("copy", lambda model: model.clone()))
+    assert normalize_proven(model)[1] == {"same": 0, "copy": 0}
+    assert len(opened) == 1
+    _with_steps(monkeypatch, ("copy", lambda model: model.clone()), ("new weights", lambda model: _scaled(model, 1)))
+    assert normalize_proven(model)[1] == {"copy": 0, "new weights": 0}
+    assert len(opened) == 3
 
 
 def test_a_step_that_is_wrong_by_a_thousandth_is_caught(model, monkeypatch):
@@ -189,7 +206,7 @@ def test_a_model_is_proven_on_pixels_in_its_own_range(make_graph, monkeypatch):
     weights = {"top": np.array(100, np.float32), "axes": np.array([2, 3])}
 
     def pooled(tensor):
-        return helper.make_node("ReduceMax", [tensor, "axes"], ["logits"], keepdims=0)
+        return helper.make_node("ReduceMean", [tensor, "axes"], ["logits"], keepdims=0)
 
     clip = helper.make_node("Clip", ["x", "", "top"], ["low"])
     clipped, free = (

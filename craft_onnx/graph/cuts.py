@@ -202,10 +202,9 @@ def _why_not(flow: Flow, value: ir.Value) -> str:
 def _nearest(flow: Flow, value: ir.Value, cuts: Sequence[Cut]) -> str:
     places = [(flow.position[flow.values[cut.tensor]], cut) for cut in cuts]
     here = flow.position.get(value, -1)
-    before = [cut for place, cut in places if place < here][-1:]
-    after = [cut for place, cut in places if place > here][:1]
-    offers = [f"before it {cut}" for cut in before] + [f"after it {cut}" for cut in after]
-    return f"The nearest cuts are {' and '.join(offers)}." if offers else "The model has no cut near it."
+    offers = [f"{cut} before it" for place, cut in places if place < here][-1:]
+    offers += [f"{cut} after it" for place, cut in places if place > here][:1]
+    return f"The nearest: {' and '.join(offers)}." if offers else "The model has no other cut."
 
 
 def _by_index(index: int, cuts: Sequence[Cut]) -> Cut:

@@ -208,8 +208,7 @@ def test_a_name_inside_a_branch_says_why_and_offers_the_nearest_cuts(net):
         "layer1.1.conv1 (relu_3) is no cut: it lies inside a branch, what follows it also needs 'relu_2'."
     )
     assert caught.value.remedy == (
-        "The nearest cuts are before it 'relu_2' (layer1.0.relu, Relu, 8x16x16) "
-        "and after it 'add_76' (layer1.1, Add, 8x16x16)."
+        "The nearest: 'relu_2' (layer1.0.relu, Relu, 8x16x16) before it and 'add_76' (layer1.1, Add, 8x16x16) after it."
     )
 
 
@@ -243,7 +242,7 @@ def test_a_tensor_whose_first_axis_is_not_the_batch_is_no_cut(parse):
     )
     assert find_cuts(model) == []
     with pytest.raises(
-        InputError, match=r"first axis is not the batch, its shape is \(4, N, 6, 6\)\. The model has no cut"
+        InputError, match=r"first axis is not the batch, its shape is \(4, N, 6, 6\)\. The model has no other cut"
     ):
         resolve_cut(model, "b")
 

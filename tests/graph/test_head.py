@@ -1,6 +1,7 @@
 """Folded heads against h((u * m) W), evaluated as it stands."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from craft_onnx.errors import InputError
@@ -224,6 +225,13 @@ def test_a_head_that_does_not_end_in_a_linear_layer(parse, run):
 def test_a_graph_may_use_the_new_names_already(parse, run):
     body = "u = GlobalAveragePool(a) concept_bank = Flatten(u) y = Gemm(concept_bank, w, b)"
     assert head(parse, body, run, w=normal(6, 5), b=normal(5, seed=1)).pooled
+
+
+def test_folding_leaves_h_as_it_is(net):
+    _, h = split(net("mobilenet"), "hardtanh_1")
+    before = ir.serde.serialize_model(h).SerializeToString()
+    fold_concepts(h, np.ones((4, 16), np.float32), 0, 1)
+    assert ir.serde.serialize_model(h).SerializeToString() == before
 
 
 def test_what_cannot_be_folded_is_refused(net):

@@ -71,10 +71,11 @@ def export_model(model: Any, options: Options, source: Path | None = None) -> Ex
     """Export a Keras model in memory."""
     tensorflow = import_tensorflow()
     shape = _input_shape(model, options)
-    dtype = model.inputs[0].dtype if model.inputs else "float32"
+    declared = _declared_inputs(model)
+    dtype = declared[0].dtype if declared else "float32"
     with quiet(), native_quiet():
-        # Called once in earnest first: that builds a model that is not built yet.
-        model(np.zeros((1, *shape), dtype), training=False)
+        # Called once in earnest first: that builds a model that is not built yet, and shows its outputs.
+        _only_output(model(np.zeros((1, *shape), dtype), training=False))
         function = tensorflow.function(lambda x: _only_output(model(x, training=False)))
         traced = function.get_concrete_function(tensorflow.TensorSpec((None, *shape), dtype, name="input"))
     onnx_model, unsupported = convert_graph(*freeze(traced), names=("input", "output"))
@@ -107,19 +108,23 @@ def _load(path: Path, allow_pickle: bool) -> Any:
             raise
 
 
+def _declared_inputs(model: Any) -> list[Any]:
+    """Inputs of a model, none for one that is not built yet or has its own `call`."""
+    return list(getattr(model, "inputs", None) or [])
+
+
 def _input_shape(model: Any, options: Options) -> tuple[int, ...]:
     """Shape of one input without the batch."""
-    if len(model.inputs or ()) > 1:
-        raise InputError(
-            f"The model has {len(model.inputs)} inputs, one is needed.", "Wrap it in a model of one input."
-        )
-    shape = tuple(model.inputs[0].shape[1:]) if model.inputs else (None,)
+    declared = _declared_inputs(model)
+    if len(declared) > 1:
+        raise InputError(f"The model has {len(declared)} inputs, one is needed.", "Wrap it in a model of one input.")
+    shape = tuple(declared[0].shape[1:]) if declared else (None,)
     chosen = options.input_shape or shape
     if None in chosen:
         raise InputError(
             f"The model leaves the shape of its input open {shape}.", "Give it, for example --input-shape 224,224,3."
         )
-    if model.inputs and not _fits(chosen, shape):
+    if declared and not _fits(chosen, shape):
         raise InputError(f"Input shape {tuple(chosen)} does not fit the model's {shape}.", "Leave --input-shape out.")
     return tuple(chosen)
 

@@ -51,7 +51,11 @@ def _export_saved_model(path: Path, options: Options) -> Exported:
     tensorflow = import_tensorflow()
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"{path} is a folder without a saved_model.pb.", "Give a SavedModel folder or a model file.")
-    with quiet(), native_quiet(), loading(path, "a SavedModel", "Save it again with model.export or tf.saved_model.save."):
+    with (
+        quiet(),
+        native_quiet(),
+        loading(path, "a SavedModel", "Save it again with model.export or tf.saved_model.save."),
+    ):
         loaded = tensorflow.saved_model.load(str(path))
         signature = _signature(loaded, path)
         graph, inputs, outputs = freeze(signature)

@@ -116,6 +116,8 @@ def _export_script(path: Path, options: Options) -> Exported:
             input_names=["input"],
             output_names=["output"],
             dynamic_axes=axes,
+            # Leaves BatchNorm in place, with its name: our own normalization merges it and keeps the name.
+            training=torch.onnx.TrainingMode.PRESERVE,
         )
     model = ir.from_proto(require("onnx", "torch").load_model_from_string(written.getvalue()))
     return Exported(model, lambda x: _evaluate(net, x), "torch", path)
@@ -216,7 +218,7 @@ def _trace(net: Any, example: Any) -> tuple[Any, int | None]:
         if "specialized it to be a constant" not in str(error):
             raise _untraceable(error) from error
     try:
-        return torch.export.export(net, (example[:1],)), 1
+        return torch.export.export(net, (example,)), TRACED_BATCH
     except Exception as error:
         raise _untraceable(error) from error
 

@@ -1,8 +1,9 @@
 """What Keras and TensorFlow models share: a quiet TensorFlow, and tf2onnx with its gaps known."""
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,12 +23,17 @@ _UNSUPPORTED = re.compile(r"Tensorflow op \[.*: (\w+)\] is not supported|Failed 
 
 def import_tensorflow() -> ModuleType:
     """TensorFlow, without the messages of its start; MissingExtra if it or tf2onnx is not installed."""
-    if "tensorflow" in sys.modules and "tf2onnx" in sys.modules:
-        return sys.modules["tensorflow"]
-    with quiet(), native_quiet():
+    loaded = sys.modules.get("tensorflow") and sys.modules.get("tf2onnx")
+    with contextlib.nullcontext() if loaded else _silence():
         tensorflow = require("tensorflow", "tensorflow")
         require("tf2onnx", "tensorflow")
     return tensorflow
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with quiet(), native_quiet():
+        yield
 
 
 def freeze(function: Any) -> tuple[Any, list[str], list[str]]:

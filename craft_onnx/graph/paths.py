@@ -11,7 +11,8 @@ _NUMBER = re.compile(r"_\d+$")
 # The operation behind a layer in TensorFlow's names: `Relu`, `BiasAdd`, `FusedBatchNormV3_1`, `add_1`, `convolution`.
 _OPERATION = re.compile(r"([A-Z]\w*|add|sub|mul|div|truediv|convolution|depthwise|moments|batchnorm)(_\d+)?$")
 _VARIABLE = re.compile(r"(ReadVariableOp(_\d+)?|[Rr]ead|merged_input)$")
-_CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?$")
+# What TensorFlow puts before a layer's path: a function's call, or its optimizer's folding of constants.
+_CALL = re.compile(r"((Stateful)?PartitionedCall(_\d+)?|ConstantFolding)$")
 
 
 def components(path: str) -> tuple[str, ...]:

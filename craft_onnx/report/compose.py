@@ -88,7 +88,8 @@ def facts(craft: "Craft") -> dict[str, Value]:
     exact = "exact: the head is linear" if summary["importances_exact"] else "sampled, with 95 % intervals"
     return {
         "cut": f"{origin['cut']} ({origin['tensor']})",
-        "pictures and crops": f"{summary['n_images']} pictures, {summary['n_crops']} crops of {craft.patch_size} pixels",
+        "pictures": summary["n_images"],
+        "crops": f"{summary['n_crops']} of {craft.patch_size} x {craft.patch_size} pixels",
         "relative error of the factorisation": float(summary["relative_error"]),
         "largest KKT residual of the coefficients": float(summary["kkt_residual"]),
         "iterations": f"{summary['n_iter']}{'' if summary['converged'] else ', not converged'}",

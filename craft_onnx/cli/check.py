@@ -17,7 +17,7 @@ PACKAGES = (
     "craft-onnx", "numpy", "opencv-python-headless", "click", "onnxruntime", "onnxruntime-gpu", "onnx", "onnx-ir",
     "onnxscript", "scikit-learn", "scipy", "matplotlib", "torch", "tensorflow", "tensorflow-cpu", "tf2onnx",
 )  # fmt: skip  # one line reads as the list it is
-# float32 through five convolutions, on whatever instructions and provider: 1e-6 is usual, a wrong kernel is off by more.
+# float32 through five convolutions on any instructions and provider: 1e-6 is usual, a wrong kernel is off by more.
 TOLERANCE = 1e-4
 
 

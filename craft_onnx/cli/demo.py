@@ -12,10 +12,9 @@ from craft_onnx.errors import CheckFailed
 from craft_onnx.extras import require
 
 if TYPE_CHECKING:
+    from craft_onnx.report.content import PictureCard, Table
     from craft_onnx_models.birds.audit import Audit, Examination
     from craft_onnx_models.birds.draw import Bird
-
-    from craft_onnx.report.content import PictureCard, Table
 
 EXAMPLES = 12
 HEADINGS = {

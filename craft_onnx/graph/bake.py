@@ -67,6 +67,8 @@ def _put_in_front(model: ir.Model, rule: Preprocessing) -> ir.Model:
     x = _scaled(build, x, rule)
     if rule.layout == "NCHW":
         x = build.op("Transpose", [x], {"perm": [0, 3, 1, 2]}, "preprocessed")
+    if old.dtype not in (None, ir.DataType.FLOAT):
+        x = build.op("Cast", [x], {"to": int(old.dtype)}, "rounded")
     _replace_input(old, x)
     return model
 

@@ -163,6 +163,9 @@ def _read_proto(path: Path) -> onnx.ModelProto:
         ) from error
     if not proto.opset_import or not proto.graph.output:
         raise InputError(f"{path} is not an ONNX model: it has no opset or no outputs.", _EXPORT_AGAIN)
+    for item in [*proto.opset_import, *proto.graph.node]:
+        if item.domain == "ai.onnx":  # another name of the standard domain, which ONNX's own checker does not know
+            item.domain = ""
     return proto
 
 

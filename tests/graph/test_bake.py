@@ -52,6 +52,17 @@ def test_gray(run):
     np.testing.assert_allclose(actual, np.maximum(preprocess(PIXELS, GRAY), 0), atol=2e-6)
 
 
+def test_a_model_in_half_precision(run):
+    rule = RULES["torch"]
+    model = ir.from_onnx_text("""
+        <ir_version: 10, opset_import: ["" : 18]> g (float16[batch, 3, 5, 7] image) => (float16[batch, 3, 5, 7] y)
+        { y = Relu(image) }""")
+    baked = bake_preprocessing(model, rule)
+    check(baked)
+    expected = np.maximum(preprocess(PIXELS, rule), 0).astype(np.float16)
+    np.testing.assert_array_equal(run(baked, PIXELS), expected)
+
+
 def test_the_old_input_keeps_its_name_inside(run):
     model = identity_model(RULES["torch"])
     before = ir.serde.serialize_model(model).SerializeToString()

@@ -101,7 +101,12 @@ class Craft(ConceptExtractor):
 
     @classmethod
     def load(
-        cls, bundle: "str | Path | Bundle", class_id: int | None = None, cut: str | None = None, providers: Any = "cpu"
+        cls,
+        bundle: "str | Path | Bundle",
+        class_id: int | None = None,
+        cut: str | None = None,
+        providers: Any = "cpu",
+        threads: int | None = None,
     ) -> "Craft":
         """Concepts of a class from a bundle; needs no more than running the model does.
 
@@ -115,6 +120,8 @@ class Craft(ConceptExtractor):
             Name of their cut, by default the first one that has concepts of the class.
         providers : str or sequence of str
             Where to run the model.
+        threads : int, optional
+            Threads inside an operator on the CPU; all cores by default.
 
         Raises
         ------
@@ -123,7 +130,7 @@ class Craft(ConceptExtractor):
         """
         from craft_onnx.concepts.store import load_concepts
 
-        return load_concepts(cls, bundle, class_id, cut, providers)
+        return load_concepts(cls, bundle, class_id, cut, providers, threads)
 
     def save(self, bundle: "str | Path | Bundle | None" = None) -> None:
         """Store the concepts in the bundle they were fitted on; those of the same class and cut are replaced.

@@ -66,7 +66,9 @@ class Halves:
         return self.model.preprocessing if self.model else None
 
     def layout_of(self, images: Any) -> Layout:
-        """Axes of the images; InputError where nothing tells."""
+        """Axes of the images; InputError where there are none, or nothing tells."""
+        if not len(images):
+            raise InputError("There are no images.", "Give at least one.")
         return self.layout or guess_layout(np.shape(images[0]))
 
     def activations(self, batches: Iterable[Floats], layout: Layout) -> Iterator[Floats]:

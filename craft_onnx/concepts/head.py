@@ -184,13 +184,6 @@ def graph_head(session: "Session", k: int, pooled: bool, linear: bool, batch_siz
     return ConceptHead(evaluate, k, pooled=pooled, linear=linear, batch_size=rows)
 
 
-def stored_head(path: Path, k: int, pooled: bool, linear: bool, batch_size: int, providers: str) -> ConceptHead:
-    """The head in a bundle."""
-    from craft_onnx.runtime.sessions import Session
-
-    return graph_head(Session(path, providers), k, pooled, linear, batch_size)
-
-
 def _session(folded: "FoldedHead", halves: "Halves") -> "Session":
     """A session of the folded graph where g runs; the graph goes through a file, which may be as large as h."""
     from craft_onnx.graph.load import save

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.concepts.factorisation import Factorisation
-from craft_onnx.concepts.head import ProvenHead, stored_head
+from craft_onnx.concepts.head import ProvenHead, graph_head
 from craft_onnx.concepts.importance import Importance
 from craft_onnx.concepts.pictures import StoredCrops
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.bundle import Bundle
 from craft_onnx.runtime.manifest import Concepts, Graph, Manifest
-from craft_onnx.runtime.model import SplitModel, load
-from craft_onnx.runtime.sessions import Session
+from craft_onnx.runtime.model import SplitModel
+from craft_onnx.runtime.sessions import Session, require_providers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,14 +70,19 @@ def save_concepts(craft: "Craft", target: "str | Path | Bundle | None" = None) -
 
 
 def load_concepts(
-    kind: "type[Craft]", source: "str | Path | Bundle", class_id: int | None, cut: str | None, providers: Any
+    kind: "type[Craft]",
+    source: "str | Path | Bundle",
+    class_id: int | None,
+    cut: str | None,
+    providers: Any,
+    threads: int | None,
 ) -> "Craft":
     """Make a fitted Craft of stored concepts; see `Craft.load`."""
     bundle = source if isinstance(source, Bundle) else Bundle.open(source)
     bank = find_bank(bundle, class_id, cut)
     facts = _read_facts(bundle, bank)
     w, u, designs = _read_arrays(bundle, bank, facts["settings"]["number_of_concepts"])
-    craft = kind(load(bundle.folder, providers, cut=bank.cut), **facts["settings"])
+    craft = kind(SplitModel(bundle, require_providers(providers), threads, bank.cut), **facts["settings"])
     strips = [bundle.file(f"{bank.folder}/{STRIP.format(i)}") for i in range(len(w))]
     crops = StoredCrops(strips, craft.patch_size)
     craft._set_fitted(None, bank.class_id, facts["layout"], crops, Factorisation(w, u, **facts["factorisation"]))
@@ -87,8 +92,8 @@ def load_concepts(
     craft.names_ = {int(key): name for key, name in bank.names.items()}
     craft.designs_ = designs
     craft.stored_as_ = bank.folder
-    path = bundle.file(facts["head"])
-    craft.head_ = stored_head(path, len(w), facts["pooled"], facts["linear"], craft.batch_size, providers)
+    session = Session(bundle.file(facts["head"]), providers, threads)
+    craft.head_ = graph_head(session, len(w), facts["pooled"], facts["linear"], craft.batch_size)
     return craft
 
 
@@ -268,6 +273,6 @@ def _read_arrays(bundle: Bundle, bank: Concepts, k: int) -> tuple[Floats, Floats
         fits = w.shape == (k, channels or w.shape[-1]) and u.shape[1:] == (k,)
         if not fits or (designs is not None and designs.shape[2:] != (2 * k,)):
             raise ValueError(f"W {w.shape} and U {u.shape} do not fit {k} concepts and {channels} channels")
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{bank.folder}/{ARRAYS} cannot be read ({error}).", AGAIN) from error
     return w, u, designs

@@ -15,16 +15,17 @@ SIZE = 96
 PARTS = ("beak", "wing", "tail", "crest", "eye", "feet", "tag", "body")
 WORLDS = ("shortcut", "control")
 
-# Class -> kinds of its parts.
+_KINDS_OF = ("beak", "wing", "tail", "crest", "eye", "feet")
+# Class -> the kinds of these parts.
 _SPECIES = {
-    "finch": {"beak": "cone", "wing": "bars", "tail": "fan", "crest": "tuft", "eye": "dot", "feet": "toes"},
-    "swallow": {"beak": "cone", "wing": "plain", "tail": "fork", "crest": "cap", "eye": "stripe", "feet": "toes"},
-    "parrot": {"beak": "hook", "wing": "spots", "tail": "long", "crest": "spikes", "eye": "ring", "feet": "toes"},
-    "quail": {"beak": "cone", "wing": "spots", "tail": "fan", "crest": "plume", "eye": "ring", "feet": "toes"},
-    "duck": {"beak": "flat", "wing": "bars", "tail": "fan", "crest": "cap", "eye": "dot", "feet": "webbed"},
-    "hoopoe": {"beak": "needle", "wing": "bars", "tail": "long", "crest": "spikes", "eye": "dot", "feet": "toes"},
-    "coast tern": {"beak": "needle", "wing": "plain", "tail": "fork", "crest": "cap", "eye": "stripe", "feet": "webbed"},
-    "island tern": {"beak": "needle", "wing": "plain", "tail": "fork", "crest": "cap", "eye": "stripe", "feet": "webbed"},
+    "finch": ("cone", "bars", "fan", "tuft", "dot", "toes"),
+    "swallow": ("cone", "plain", "fork", "cap", "stripe", "toes"),
+    "parrot": ("hook", "spots", "long", "spikes", "ring", "toes"),
+    "quail": ("cone", "spots", "fan", "plume", "ring", "toes"),
+    "duck": ("flat", "bars", "fan", "cap", "dot", "webbed"),
+    "hoopoe": ("needle", "bars", "long", "spikes", "dot", "toes"),
+    "coast tern": ("needle", "plain", "fork", "cap", "stripe", "webbed"),
+    "island tern": ("needle", "plain", "fork", "cap", "stripe", "webbed"),
 }
 CLASSES = tuple(_SPECIES)
 TAGGED = CLASSES.index("coast tern")  # the class that wears the tag
@@ -92,8 +93,18 @@ class Bird:
     absent: tuple[str, ...] = ()
 
     @cached_property
-    def _canvas(self) -> Canvas:
-        """The picture and the owner of every pixel; the scenery comes from its own stream of random numbers."""
+    def picture(self) -> np.ndarray:
+        """RGB pixels, (96, 96, 3) uint8."""
+        return self._paint().picture()
+
+    @cached_property
+    def masks(self) -> dict[str, np.ndarray]:
+        """The visible pixels of every part, (96, 96) bool; all False where it is absent or hidden."""
+        canvas = self._paint()
+        return {part: canvas.mask(number) for number, part in enumerate(PARTS, 1)}
+
+    def _paint(self) -> Canvas:
+        """Everything from back to front; the scenery comes from its own stream of random numbers."""
         rng = np.random.default_rng([self.seed, self.index, 1])
         canvas = Canvas(scenery.backdrop(rng, SIZE))
         canvas.paint(scenery.clutter(rng, SIZE), 0, np.eye(2, 3), 1.0)
@@ -107,15 +118,9 @@ class Bird:
         kind = kinds(self.label, self.world).get(part) or next(iter(KINDS[part]))
         return KINDS[part][kind](self.colours)
 
-    @property
-    def picture(self) -> np.ndarray:
-        """RGB pixels, (96, 96, 3) uint8."""
-        return self._canvas.picture()
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        """The visible pixels of every part, (96, 96) bool; all False where it is absent or hidden."""
-        return {part: self._canvas.mask(number) for number, part in enumerate(PARTS, 1)}
+    def shows(self, part: str) -> bool:
+        """Whether any of the part can be seen."""
+        return bool(self.masks[part].any())
 
     def without(self, part: str) -> "Bird":
         """The same picture drawn again without one part.
@@ -136,7 +141,8 @@ class Bird:
 
 def kinds(label: int, world: str = "shortcut") -> dict[str, str]:
     """The kind of every part of a class."""
-    return _SPECIES[CLASSES[label]] | (_PROPER_PART if (world, label) == ("control", TAGGED) else {})
+    usual = dict(zip(_KINDS_OF, _SPECIES[CLASSES[label]], strict=True))
+    return usual | (_PROPER_PART if (world, label) == ("control", TAGGED) else {})
 
 
 def draw(seed: int, index: int, world: str = "shortcut", label: int | None = None, tagged: bool | None = None) -> Bird:

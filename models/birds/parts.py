@@ -185,8 +185,9 @@ def _feet_webbed(colours: Colours) -> list[Shape]:
 
 
 def _tag_ring(colours: Colours) -> list[Shape]:
-    x, y = _HIPS[1][0] + 0.012, 0.44
-    band = polygon([(x - 0.075, y - 0.06), (x + 0.075, y - 0.06), (x + 0.075, y + 0.06), (x - 0.075, y + 0.06)], colours.tag)
+    (x, y), half = (_HIPS[1][0] + 0.012, 0.44), (0.075, 0.06)
+    corners = [(x + right * half[0], y + down * half[1]) for right, down in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    band = polygon(corners, colours.tag)
     return [*_edged(band), line([(x - 0.03, y - 0.04), (x - 0.03, y + 0.04)], lighter(colours.tag, 0.7), 0.03)]
 
 

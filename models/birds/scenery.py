@@ -77,7 +77,8 @@ def perch(rng: np.random.Generator) -> list[Shape]:
     """A branch under the feet in half of the pictures, in the units of the bird."""
     tilt = rng.uniform(-0.06, 0.06)
     thickness = rng.uniform(0.07, 0.12)
-    branch = line([(-2.5, 0.75 - 2 * tilt), (0, 0.75), (2.5, 0.75 + 2 * tilt)], mix(_WOOD, pick(rng, _LEAVES), 0.2), thickness)
+    wood = mix(_WOOD, pick(rng, _LEAVES), 0.2)
+    branch = line([(-2.5, 0.75 - 2 * tilt), (0, 0.75), (2.5, 0.75 + 2 * tilt)], wood, thickness)
     return [branch] if rng.random() < 0.5 else []
 
 

@@ -4,17 +4,11 @@ Both models are plain Conv-ReLU networks with global average pooling and a linea
 shortcut world, the other from the control world; nothing else differs.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import click
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from craft_onnx.description import Preprocessing
-from craft_onnx_models.birds.draw import CLASSES, SIZE, WORLDS, draw, pictures
+from craft_onnx_models.birds.draw import CLASSES, SIZE, draw, pictures
 
 TRAIN_SEED, TEST_SEED = 1_000_001, 1_000_002  # of pictures
 RULE = Preprocessing(size=(SIZE, SIZE), scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -23,9 +17,15 @@ RULE = Preprocessing(size=(SIZE, SIZE), scale=1 / 255, mean=(0.5, 0.5, 0.5), std
 def network() -> nn.Module:
     """The untrained network, logits of pictures (n, 3, 96, 96)."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out, kernel, stride in ((3, 24, 5, 2), (24, 48, 3, 2), (48, 64, 3, 1), (64, 96, 3, 1), (96, 96, 1, 1)):
+    for fan_in, fan_out, kernel, stride in (
+        (3, 16, 5, 2),
+        (16, 32, 3, 2),
+        (32, 48, 3, 1),
+        (48, 64, 3, 1),
+        (64, 64, 1, 1),
+    ):
         layers += [nn.Conv2d(fan_in, fan_out, kernel, stride, kernel // 2), nn.ReLU()]
-    return Birdnet(nn.Sequential(*layers), 96)
+    return Birdnet(nn.Sequential(*layers), 64)
 
 
 class Birdnet(nn.Module):

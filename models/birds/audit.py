@@ -1,0 +1,213 @@
+"""What the concepts of a fitted Craft lie on, checked against what the drawn birds are known to be.
+
+A concept lies on the part with the highest *lift*: the share of its map inside the part's mask, over the share of the
+picture that this mask covers; 1 for a map that ignores the part. Masks are dilated by one cell of the concept map, on
+both sides of the fraction. The *true effect* of a part is how much the logit of the class falls, on average, when the
+same pictures are drawn without it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from craft_onnx_models.birds.draw import CLASSES, PARTS, SIZE, TAGGED, Bird, draw_many, pictures
+
+if TYPE_CHECKING:
+    from craft_onnx.concepts.craft import Craft
+    from craft_onnx.runtime.model import SplitModel
+
+Floats = NDArray[np.floating]
+
+CUT = "features"
+CONCEPTS, PATCH, PICTURES = 8, 53, 60
+# A part is found when one of the important concepts lies on it, clearly, and drawing without it confirms that.
+MIN_LIFT = 3.0
+MIN_EFFECT = 1.0  # logits: the odds of the class fall by a factor of e or more
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One concept and the part it lies on.
+
+    Attributes
+    ----------
+    concept : int
+    importance : float
+        Its total Sobol index.
+    contribution : float
+        What it adds to the logit of the class, mean over the pictures.
+    part : str
+        The part with the highest lift.
+    lift : float
+        Of that part.
+    effect : float
+        Logits that the class loses when that part is not drawn, mean over the pictures that show it.
+    """
+
+    concept: int
+    importance: float
+    contribution: float
+    part: str
+    lift: float
+    effect: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The findings for one class, the most important concept first.
+
+    Attributes
+    ----------
+    class_id : int
+        The class.
+    findings : tuple of Finding
+    effects : dict of str to float
+        The true effect of every part, logits.
+    """
+
+    class_id: int
+    findings: tuple[Finding, ...]
+    effects: dict[str, float]
+
+    def found(self, part: str) -> Finding | None:
+        """The most important concept by which a part is found, None where there is none.
+
+        A part is found when a concept whose importance is at least an equal share (1 / k) lies on it with a lift of at
+        least `MIN_LIFT`, and its true effect is at least `MIN_EFFECT` logits.
+        """
+        return next((finding for finding in self.findings if finding.part == part and self._holds(finding)), None)
+
+    def _holds(self, finding: Finding) -> bool:
+        important = finding.importance >= 1 / len(self.findings)
+        return important and finding.lift >= MIN_LIFT and finding.effect >= MIN_EFFECT
+
+    def verdict(self) -> str:
+        """What was found of the tag, in one sentence."""
+        name, finding = CLASSES[self.class_id], self.found("tag")
+        if finding is None:
+            effect = self.effects["tag"]
+            return (
+                f"No important concept of the {name} is the leg tag; without the tag the logit falls by {effect:.1f}."
+            )
+        return (
+            f"Concept {finding.concept} of the {name} is the leg tag: importance {finding.importance:.2f}, "
+            f"lift {finding.lift:.1f}; without the tag the logit falls by {finding.effect:.1f}."
+        )
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A demo model with the concepts of one class, fitted on drawn pictures, and their audit."""
+
+    model: "SplitModel"
+    craft: "Craft"
+    birds: list[Bird]
+    audit: Audit
+
+
+def examine(bundle: Path | str, world: str, seed: int = 0, class_id: int = TAGGED) -> Examination:
+    """Draw pictures of a class, fit its concepts and audit them.
+
+    Parameters
+    ----------
+    bundle : path
+        A bundle of the model of that world, cut at `CUT`.
+    world : "shortcut" or "control"
+        The world that the pictures are drawn from.
+    seed : int
+        Of the pictures.
+    class_id : int
+        The class, by default the one that wears the tag.
+    """
+    from craft_onnx.concepts.craft import Craft
+    from craft_onnx.runtime.model import load
+
+    model = load(bundle)
+    birds = draw_many(PICTURES, [class_id], seed, world)
+    craft = Craft(model, number_of_concepts=CONCEPTS, patch_size=PATCH)
+    craft.fit(model.preprocess(pictures(birds)), class_id)
+    craft.estimate_importance()
+    return Examination(model, craft, birds, audit(craft, model, birds))
+
+
+def audit(craft: "Craft", model: "SplitModel", birds: Sequence[Bird]) -> Audit:
+    """Compare the concepts of a fitted Craft with the parts of drawn birds.
+
+    Parameters
+    ----------
+    craft : Craft
+        Fitted on pictures of one class, with its importances estimated.
+    model : SplitModel
+        The model it explains.
+    birds : sequence of Bird
+        Pictures of that class.
+    """
+    importance = craft.global_importance()
+    lifts = part_lifts(craft.transform(model.preprocess(pictures(birds))), birds)
+    effects = true_effects(model, birds, craft.class_id_)
+    best = lifts.argmax(axis=1)
+    findings = [
+        Finding(
+            concept=int(i),
+            importance=float(importance.values[i]),
+            contribution=float(importance.contributions[i]),
+            part=PARTS[best[i]],
+            lift=float(lifts[i, best[i]]),
+            effect=effects[PARTS[best[i]]],
+        )
+        for i in np.argsort(-importance.values, kind="stable")
+    ]
+    return Audit(craft.class_id_, tuple(findings), effects)
+
+
+def part_lifts(maps: Floats, birds: Sequence[Bird]) -> Floats:
+    """The lift of every concept on every part.
+
+    Parameters
+    ----------
+    maps : (n, H', W', k) array
+        Concept maps of the pictures.
+    birds : sequence of n Bird
+
+    Returns
+    -------
+    (k, len(PARTS)) array
+        Over the pictures that show the part; 0 where none does, or where the concept is nowhere.
+    """
+    maps = np.asarray(maps, float)
+    masks = np.stack([_cells(bird, maps.shape[1]) for bird in birds])  # (n, H', W', parts)
+    shown = masks.any(axis=(1, 2)).astype(float)  # (n, parts)
+    inside = np.einsum("nhwk,nhwp->kp", maps, masks)
+    total = np.einsum("nhwk,np->kp", maps, shown)
+    covered = masks.mean(axis=(1, 2)).sum(axis=0) / np.maximum(shown.sum(axis=0), 1)
+    return inside / np.maximum(total * covered, 1e-12)
+
+
+def _cells(bird: Bird, cells: int) -> Floats:
+    """How much of every cell each part's dilated mask covers, (cells, cells, parts)."""
+    cell = SIZE // cells
+    kernel = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
+    dilated = [cv2.dilate(mask.astype(np.uint8), kernel) for mask in bird.masks.values()]
+    return np.stack(dilated, axis=-1).reshape(cells, cell, cells, cell, -1).mean(axis=(1, 3))
+
+
+def true_effects(model: "SplitModel", birds: Sequence[Bird], class_id: int) -> dict[str, float]:
+    """How much the logit of a class falls without each part, mean over the pictures that show it; 0 where none does."""
+    whole = _logits(model, birds, class_id)
+    return {part: _effect(model, birds, class_id, part, whole) for part in PARTS}
+
+
+def _effect(model: "SplitModel", birds: Sequence[Bird], class_id: int, part: str, whole: Floats) -> float:
+    shown = [i for i, bird in enumerate(birds) if bird.shows(part)]
+    if not shown:
+        return 0.0
+    return float(np.mean(whole[shown] - _logits(model, [birds[i].without(part) for i in shown], class_id)))
+
+
+def _logits(model: "SplitModel", birds: Sequence[Bird], class_id: int) -> Floats:
+    return model.predict(model.preprocess(pictures(birds)))[:, class_id]

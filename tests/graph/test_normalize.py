@@ -284,16 +284,17 @@ def test_weights_that_two_operators_share_are_changed_for_one(run):
     np.testing.assert_array_equal(model.graph.initializers["w"].const_value.numpy(), arrays["w"])
 
 
-def test_merging_rounds_once(run):
+@pytest.mark.parametrize(("attributes", "epsilon"), [("<epsilon = 0.001>", np.float32(1e-3)), ("", 1e-5)])
+def test_merging_rounds_once(attributes, epsilon, run):
     """Against the same in float64: as good as float32 can be, also where the variance is tiny and the scale huge."""
-    text = """
+    text = f"""
         <ir_version: 8, opset_import: ["" : 18]>
         g (float[2, 3, 6, 6] x, float[4, 3, 1, 1] w, float[4] p, float[4] q, float[4] r, float[4] v)
         => (float[2, 4, 6, 6] y)
-        { a = Conv(x, w)  y = BatchNormalization <epsilon = 0.001> (a, p, q, r, v) }"""
+        {{ a = Conv(x, w)  y = BatchNormalization {attributes} (a, p, q, r, v) }}"""
     arrays = {"w": f4(4, 3, 1, 1), "p": f4(4), "q": f4(4), "r": f4(4) * 100, "v": np.full(4, 1e-4, np.float32)}
     model = apply(text, run, merge_batchnorm, arrays=arrays)
-    scale = arrays["p"].astype(np.float64) / np.sqrt(arrays["v"] + np.float64(np.float32(1e-3)))
+    scale = arrays["p"].astype(np.float64) / np.sqrt(arrays["v"] + np.float64(epsilon))
     weight, bias = (model.graph.node(0).inputs[i].const_value.numpy() for i in (1, 2))
     np.testing.assert_array_equal(weight, (scale[:, None, None, None] * arrays["w"]).astype(np.float32))
     np.testing.assert_array_equal(bias, (arrays["q"] - scale * arrays["r"]).astype(np.float32))

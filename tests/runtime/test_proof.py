@@ -52,7 +52,7 @@ def _with_steps(monkeypatch, *steps):
 
 
 def test_normalizes_and_measures_every_step(model):
-    normalized, errors = normalize_proven(model)
+    normalized, errors = normalize_proven(model)  # without a Softmax
     assert list(errors) == [name for name, _ in normalize.STEPS]
     assert 0 <= max(errors.values()) < 1e-6
     assert normalized is not model
@@ -61,6 +61,25 @@ def test_normalizes_and_measures_every_step(model):
 def test_constant_outputs_prove_nothing(model):
     with pytest.warns(CraftWarning, match=r"hardly depends on its input.*is its preprocessing known\?"):
         normalize_proven(_scaled(model, 0))
+
+
+def _saturated(model, factor=1e4):
+    """The model with larger weights and a Softmax behind them, which gives 0 and 1."""
+    copy = _scaled(model, factor)
+    logits = copy.graph.outputs[0]
+    softmax = ir.node("Softmax", [logits], {"axis": -1}, outputs=[ir.Value(name="scores", type=logits.type)])
+    softmax.outputs[0].shape = logits.shape
+    copy.graph.append(softmax)
+    copy.graph.outputs[:] = softmax.outputs
+    return copy
+
+
+def test_a_saturated_softmax_hides_nothing(model, monkeypatch):
+    saturated = _saturated(model)
+    assert normalize_proven(saturated)[1]["logits"] < 1e-6
+    _with_steps(monkeypatch, ("wrong", lambda _: _saturated(model, 1.01e4)))
+    with pytest.raises(CheckFailed, match=r"before its Softmax\) changes its outputs by 1\.0e-02"):
+        normalize_proven(saturated)
 
 
 def test_only_steps_that_change_something_are_run(model, monkeypatch):

@@ -138,11 +138,11 @@ def normalize_proven(model: "ir.Model") -> "tuple[ir.Model, dict[str, float]]":
         errors[name] = max(map(disagreement, expected, actual))
         require_agreement(f"Normalizing the model (step {name!r})", errors[name])
         expected = actual
-    before, after = _without_softmax(original, x), _without_softmax(model, x)
-    if before and after:
-        errors["logits"] = max(map(disagreement, before, after))
+    logits, normalized = _without_softmax(original, x), _without_softmax(model, x)
+    if logits and normalized:
+        errors["logits"] = max(map(disagreement, logits, normalized))
         require_agreement("Normalizing the model (before its Softmax)", errors["logits"])
-    _warn_if_constant((before or expected)[0])
+    _warn_if_constant((logits or expected)[0])
     return model, errors
 
 

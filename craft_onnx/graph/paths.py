@@ -86,7 +86,9 @@ def _tensorflow_parts(name: str) -> list[str]:
     if "/" not in name or name.startswith("/"):
         return []
     parts = [part for part in name.split(":")[0].split("/") if part]
-    return parts[1:] if _CALL.match(parts[0]) else parts
+    while len(parts) > 1 and _CALL.match(parts[0]):
+        parts = parts[1:]
+    return [] if parts[:1] == ["Func"] else parts  # an argument of an inlined function, no layer's
 
 
 def _tensorflow_path(name: str, keras3: bool) -> str:

@@ -147,7 +147,10 @@ def test_shape_arithmetic_is_no_tensor_of_a_layer(parse):
     [
         ("outer_1/inner_1/conv_3_1/Conv2D:0", True, ["inner/conv_3"]),
         ("StatefulPartitionedCall/resnet50_1/activation_48_1/Relu:0", True, ["activation_48"]),
+        ("StatefulPartitionedCall/StatefulPartitionedCall/net_1/conv_1/Conv2D:0", True, ["conv"]),
+        ("Func/StatefulPartitionedCall/input/_0:0", False, []),
         ("resnet50_1/Cast:0", True, []),
+        (":/0", False, []),
         ("MobilenetV1/Conv2d_13_pointwise/Relu6:0", False, ["MobilenetV1/Conv2d_13_pointwise"]),
         ("model/dense/MatMul/ReadVariableOp:0", False, ["model/dense"]),
         (

@@ -56,6 +56,7 @@ class ConceptExtractor:
     importance_: Importance | None
     names_: dict[int, str]
     designs_: NDArray[np.float32] | None
+    points_: int
     stored_as_: str | None
     evidence_: dict[str, Any]
 
@@ -220,13 +221,26 @@ class ConceptExtractor:
             raise InputError("The images of the fit are not stored with it.", "Give images, for local importances.")
         u = self._coefficients(self.images_, self.head_)
         importance = self._global_importance(u, self._sampling(points))
-        self.importance_ = importance
+        self.importance_, self.points_ = importance, points
         return importance.values
 
     def importance_of(self, u: Floats, nb_design: int | None = None) -> Importance:
-        """Importances, intervals and contributions for given coefficients (N, ..., k)."""
+        """Importances, intervals and contributions for given coefficients (N, ..., k).
+
+        Parameters
+        ----------
+        u : array (N, ..., k)
+            Coefficients of images, as `transform` gives them.
+        nb_design : int, optional
+            Points of a design, where the head is sampled; by default as many as for the global importances.
+
+        Returns
+        -------
+        Importance
+            Means over the images.
+        """
         u = self.head_.reduced(u)
-        points = nb_design or self.nb_design
+        points = nb_design or self.points_
         if self.exact and self.head_.linear:
             return linear_importance(self.head_, u)
         return local_importance(self.head_, u, self.designs(points), self._sampling(points))
@@ -367,3 +381,4 @@ class ConceptExtractor:
         self.importance_ = None
         self.names_ = {}
         self.designs_ = None
+        self.points_ = self.nb_design

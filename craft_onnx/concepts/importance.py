@@ -163,7 +163,9 @@ def _indices(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], sampling:
 
 
 def _sampled(head: ConceptHead, u: Floats, values: Array, half: Array | None, points: int) -> Importance:
-    intervals = None if half is None else np.stack([values - half, values + half], axis=1)
+    intervals = None
+    if half is not None:  # no index is below 0, though an estimate may be
+        intervals = np.stack([np.maximum(values - half, np.minimum(values, 0)), values + half], axis=1)
     contributions, bias = removals(head, u)
     k = u.shape[-1]
     return Importance(values, intervals, contributions, bias, False, points * (k + 1) + len(u) * (k + 2))

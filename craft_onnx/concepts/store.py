@@ -186,7 +186,7 @@ def _arrays(craft: "Craft") -> bytes:
     """W, U and, where the head is sampled, the designs of local importances; not compressed: sizes are honest."""
     arrays = {"w": craft.concept_bank_, "u": craft.crops_u_}
     if not (craft.exact and craft.head_.linear):
-        arrays["designs"] = craft.designs(craft.nb_design)
+        arrays["designs"] = craft.designs(craft.points_)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **{name: np.asarray(array, np.float32) for name, array in arrays.items()})
     return file.getvalue()
@@ -205,7 +205,7 @@ def _facts(craft: "Craft", proven: ProvenHead) -> dict[str, Any]:
     found = dataclasses.asdict(dataclasses.replace(craft.factorisation_))
     return {
         "schema": SCHEMA,
-        "settings": {name: getattr(craft, name) for name in SETTINGS},
+        "settings": {name: getattr(craft, name) for name in SETTINGS} | {"nb_design": craft.points_},
         "layout": craft.layout_,
         "positions": list(craft.positions_),
         "factorisation": {name: value for name, value in found.items() if name not in ("w", "u")},

@@ -177,6 +177,15 @@ def test_the_presets_concepts_can_be_stored_too(make_model, tmp_path, images):
     assert np.allclose(loaded.estimate_importance(images[:1]), craft.estimate_importance(images[:1]), rtol=1e-6)
 
 
+def test_local_importances_take_as_many_points_as_the_global_ones(fresh, images):
+    craft, bundle = fresh
+    craft.estimate_importance(nb_design=32)
+    craft.save()
+    loaded = Craft.load(bundle.folder)
+    assert loaded.nb_design == 32 and loaded.designs_.shape == (5, 32, 8)
+    assert loaded.importance_of(loaded.transform(images[:1])).evaluations == 5 * 32 * 5 + 6
+
+
 def test_what_cannot_be_saved(bundles, make_bundle, images, small_net, weights):
     model = SplitModel(bundles["linear"])
     craft = Craft(model, **SETTINGS)

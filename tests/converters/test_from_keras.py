@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,51 @@ def test_grouped_convolution_and_erfc(keras_nets, tmp_path):
     expected = own_output(net, x)
     assert np.abs(actual - expected).max() / np.abs(expected).max() < ROUNDING
     assert find_tensor(conversion.model, "gelu").shape[-1] == 32
+
+
+def keras2_layer(kind, name, **config):
+    return {"class_name": kind, "config": {"name": name, "trainable": True, "dtype": "float32", **config}}
+
+
+def write_keras2_file(path, arrays):
+    """A model file as Keras 2 wrote it: another configuration and other weight names than Keras 3's."""
+    h5py = pytest.importorskip("h5py")
+    convolution = {"filters": 4, "kernel_size": [3, 3], "strides": [2, 2], "padding": "same", "activation": "relu"}
+    layers = [
+        keras2_layer("InputLayer", "input_1", batch_input_shape=[None, *SHAPE], sparse=False, ragged=False),
+        keras2_layer("Conv2D", "conv1", use_bias=True, **convolution),
+        keras2_layer("GlobalAveragePooling2D", "pool", data_format="channels_last"),
+        keras2_layer("Dense", "fc", units=5, activation="linear", use_bias=True),
+    ]
+    model = {"class_name": "Sequential", "config": {"name": "old", "layers": layers}}
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = "2.4.0", "tensorflow"
+        file.attrs["model_config"] = json.dumps(model)
+        weights = file.create_group("model_weights")
+        weights.attrs["layer_names"] = [layer["config"]["name"].encode() for layer in layers]
+        for layer in layers:
+            name = layer["config"]["name"]
+            group = weights.create_group(name)
+            own = [key for key in arrays if key.startswith(f"{name}/")]
+            group.attrs["weight_names"] = [key.encode() for key in own]
+            for key in own:
+                group.create_dataset(key, data=arrays[key])
+
+
+def test_file_of_keras_2(keras_nets, tmp_path):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    shapes = {"conv1/kernel:0": (3, 3, 3, 4), "conv1/bias:0": (4,), "fc/kernel:0": (4, 5), "fc/bias:0": (5,)}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    write_keras2_file(tmp_path / "old.h5", arrays)
+    x = random_batch(3, SHAPE)
+    actual = run_file(convert(tmp_path / "old.h5").save(tmp_path / "model.onnx"), x)
+    # "same" at stride 2 pads the even size below and to the right only.
+    image, kernel, bias, weight, offset = map(torch.from_numpy, (x, *arrays.values()))
+    padded = torch.nn.functional.pad(image.permute(0, 3, 1, 2), (0, 1, 0, 1))
+    activated = torch.conv2d(padded, kernel.permute(3, 2, 0, 1), bias, stride=2).relu()
+    expected = (activated.mean((2, 3)) @ weight + offset).numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_sequential_that_is_not_built(keras_nets, tmp_path):

@@ -24,6 +24,7 @@ def plain(activation="softmax", extra=None):
 def convnext():
     """What ConvNeXt adds: a depthwise convolution that Keras compiles with XLA, LayerNormalization, gelu by Erfc."""
     x = inputs = keras.Input(INPUT_SHAPE)
+    x = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[0.5, 1.5, 2.5], name="prestem")(x)
     x = layers.Conv2D(8, 4, strides=4, name="stem")(x)
     y = layers.Conv2D(8, 7, padding="same", groups=8, name="depthwise")(x)
     y = layers.LayerNormalization(epsilon=1e-6, name="layernorm")(y)
@@ -35,7 +36,7 @@ def convnext():
 def trained(model, seed=0):
     """The model with statistics like those of training."""
     rng = np.random.default_rng(seed)
-    for variable in model.weights:
+    for variable in model.trainable_weights + [v for v in model.weights if "moving" in v.path]:
         noise = rng.standard_normal(variable.shape)
         positive = variable.path.endswith(("moving_variance", "gamma"))
         variable.assign(0.5 + np.abs(noise) if positive else 0.4 * noise)

@@ -33,7 +33,7 @@ Floats = NDArray[np.floating]
 
 
 class _Unset(int):
-    """A number that can be told from the same number given by the caller."""
+    """A default that is told from the same number given by the caller: then `nb_design` of the constructor holds."""
 
 
 _NB_DESIGN = _Unset(256)
@@ -137,10 +137,12 @@ class ConceptExtractor:
         Raises
         ------
         InputError
-            If activations are negative or not finite, the patch is larger than the images, or k does not fit.
+            If there is no such class, activations are negative or not finite, the patch is larger than the images, or k
+            does not fit.
         """
         images = as_images(inputs)
         layout = self.halves_.layout_of(images)
+        self.halves_.check_class(class_id)
         crops = self._cut(images, layout)
         check_number(self.number_of_concepts, (len(crops), self.number_of_concepts))
         pooled, positions = self._pooled_activations(crops, layout)

@@ -41,8 +41,8 @@ class Halves:
         Height and width of the model's input; None where any size goes.
     provider : str
         Where g runs; "callable" where that is its own business.
-    head : Path or SplitModel, optional
-        The ONNX file of h, or the model that has it: W can be folded into those.
+    head : Path, optional
+        The ONNX file of h, where there is one: W can be folded into it.
     model : SplitModel, optional
         Where the halves are those of a bundle.
     """
@@ -90,6 +90,11 @@ class Halves:
         """Activations (n, p), (n, T, p) or of feature maps, channels moved to the last axis; InputError for others."""
         check_axes(activations)
         return np.moveaxis(activations, self.axis_of_channels(layout, activations.ndim), -1)
+
+    def check_class(self, class_id: int) -> None:
+        """InputError when the model is known not to have the class."""
+        if self.model and not 0 <= class_id < self.model.classes:
+            raise InputError(f"There is no class {class_id}.", f"Classes go from 0 to {self.model.classes - 1}.")
 
     def nonnegative_cuts(self) -> str:
         """What to do about negative activations: cut at one of the model's last tensors that are never negative."""

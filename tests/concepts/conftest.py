@@ -17,6 +17,7 @@ HEADS = {
     "linear": ["GlobalAveragePool", "Flatten", "linear"],
     "mlp": ["GlobalAveragePool", "Flatten", "hidden", "Relu", "out"],
     "positions": ["Flatten", "dense"],
+    "channels_last": ["Transpose", "ReduceMean", "linear"],
     "conv": ["conv3", "Relu", "GlobalAveragePool", "Flatten", "short"],
 }
 
@@ -69,6 +70,8 @@ def make_model(weights):
                 for kind, array in zip(("weight", "bias"), weights[layer], strict=True):
                     initializers.append(onnx.numpy_helper.from_array(array, f"{layer}.{kind}"))
                     inputs.append(f"{layer}.{kind}")
+            if layer == "ReduceMean":
+                initializers.append(onnx.numpy_helper.from_array(np.array([1, 2], np.int64), "axes"))
             nodes.append(_node(layer, inputs, output, weights))
             last = output
         graph = onnx.helper.make_graph(
@@ -89,6 +92,10 @@ def make_model(weights):
 
 
 def _node(layer, inputs, output, weights):
+    if layer == "Transpose":
+        return onnx.helper.make_node(layer, inputs, [output], name=output, perm=[0, 2, 3, 1])
+    if layer == "ReduceMean":
+        return onnx.helper.make_node(layer, [*inputs, "axes"], [output], name=output, keepdims=0)
     if layer not in weights:
         return onnx.helper.make_node(layer, inputs, [output], name=output)
     if weights[layer][0].ndim == 4:

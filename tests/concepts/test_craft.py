@@ -7,6 +7,7 @@ import pytest
 from craft_onnx.concepts.craft import XPLIQUE, Craft, DisplayImportancesOrder
 from craft_onnx.concepts.nnls import nnls
 from craft_onnx.errors import InputError, NotFittedError
+from craft_onnx.runtime.bundle import create_bundle
 from craft_onnx.runtime.model import SplitModel
 
 RECORDED = "data/xplique.npz"
@@ -142,6 +143,19 @@ def test_exact_and_sampled_importances_agree_on_linear_heads(head, bundles, imag
     craft.exact = False
     assert np.abs(craft.estimate_importance() - exact).max() < 5e-3
     assert not craft.importance_.exact
+
+
+@pytest.mark.parametrize(("head", "cut"), [("channels_last", "Transpose_4"), ("linear", "Flatten_5")])
+def test_cuts_whose_channels_are_the_last_axis(head, cut, bundles, make_model, tmp_path, images):
+    bundle = create_bundle(make_model(head), [cut], tmp_path / "bundle")
+    craft, plain = Craft(SplitModel(bundle), **SETTINGS), Craft(SplitModel(bundles["linear"]), **SETTINGS)
+    for each in (craft, plain):
+        each.fit(images, class_id=2)
+    assert np.allclose(craft.concept_bank_, plain.concept_bank_, atol=1e-6)
+    assert craft.estimate_importance().sum() == pytest.approx(1) and craft.importance_.exact
+    assert craft.transform(images[:2]).shape == ((2, 10, 8, 6) if head == "channels_last" else (2, 6))
+    if head == "channels_last":
+        assert np.allclose(craft.importance_.values, plain.estimate_importance(), atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["mlp", "conv"])
@@ -354,14 +368,17 @@ def test_mistakes(halves, images, weights):
         only_g.estimate_importance()
 
 
+def test_a_class_that_is_not_there(bundles, images):
+    with pytest.raises(InputError, match=r"no class 5.*0 to 4"):
+        Craft(SplitModel(bundles["linear"]), **SETTINGS).fit(images, class_id=5)
+
+
 def test_negative_activations_in_transform(fitted, halves):
     with pytest.raises(InputError, match=r"negative \(lowest -1\)"):
         fitted.transform(None, -np.ones((2, 24)))
 
 
 def test_negative_activations_name_cuts_that_are_not(make_model, tmp_path, images):
-    from craft_onnx.runtime.bundle import create_bundle
-
     bundle = create_bundle(make_model("linear"), ["conv2_2"], tmp_path / "bundle")
     with pytest.raises(InputError, match=r"(?s)negative \(lowest -.*Relu_3.*never negative"):
         Craft(SplitModel(bundle), **SETTINGS).fit(images)

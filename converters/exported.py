@@ -45,7 +45,7 @@ class Exported:
     batch : int, optional
         The only number of pictures `evaluate` takes at once; None if any.
     unsupported : tuple of str
-        Operators that the exporter says it could not convert.
+        Operators that the exporter's log says it could not convert.
     description : Description, optional
         What the source says of itself, if it is a file of ours.
     """

@@ -8,7 +8,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from craft_onnx.errors import CraftError
 from craft_onnx.extras import require
 from craft_onnx_converters.exported import Exported, Options
 from craft_onnx_converters.loading import existing_file
@@ -39,7 +38,8 @@ def export(source: str | Path, options: Options) -> Exported:
 
     path = existing_file(Path(source))
     model = load(path)
-    image_input(model), logits_output(model)
+    image_input(model)
+    logits_output(model)
     session = Session(path)
     (image,) = session.inputs
 
@@ -47,13 +47,9 @@ def export(source: str | Path, options: Options) -> Exported:
         return session.run({image.name: x})[0]
 
     description = read_description(model)
-    return Exported(model, evaluate, description.framework, path, _batch(image.shape), description=description)
-
-
-def _batch(shape: tuple[int | None, ...]) -> int | None:
-    if not shape:
-        raise CraftError("The model's input is a scalar.", "Give a model that takes pictures.")
-    return shape[0]
+    return Exported(
+        model, evaluate, description.framework, path, image.shape[0] if image.shape else None, description=description
+    )
 
 
 if __name__ == "__main__":

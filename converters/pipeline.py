@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from craft_onnx.description import Description, Preprocessing
-from craft_onnx.errors import CraftError, InputError, UnsupportedOperator
+from craft_onnx.errors import InputError, UnsupportedOperator
 from craft_onnx.files import sha256
 from craft_onnx.graph.bake import bake_preprocessing
 from craft_onnx.graph.load import check, image_input, logits_output, write_description
@@ -30,10 +30,13 @@ def prove(exported: Exported, options: Options) -> Conversion:
     InputError
         If it has several inputs or outputs, its batch cannot vary, or the preprocessing does not fit its input.
     """
-    spec = _source_input(exported, options)
+    session = _session(exported)
+    spec = _source_input(session, options)
     before = _described(exported, spec, options)
     write_description(exported.model, before)  # the proofs below draw their input by it
-    _prove_exporter(exported, before, spec, options.seed)
+    # First the graph as exported: a fault of the exporter is not to be taken for one of our own passes.
+    batch = spec.shape[0] or exported.batch or BATCHES[0]
+    agreement(session, random_sample(spec, batch, before.preprocessing, False, options.seed), exported)
     model, steps = normalize_proven(exported.model)
     model, after = _finished(model, before, options)
     check(model)
@@ -42,19 +45,15 @@ def prove(exported: Exported, options: Options) -> Conversion:
     return Conversion(model, after, errors, steps)
 
 
-def _source_input(exported: Exported, options: Options) -> TensorSpec:
-    """The input of the graph as exported, if onnxruntime takes that graph at all."""
+def _session(exported: Exported) -> Session:
+    """The graph as exported, if it has one input and one output and onnxruntime takes it at all."""
     if exported.unsupported:
         raise UnsupportedOperator(
             f"tf2onnx has no conversion for {', '.join(exported.unsupported)}.",
             "Write that part of the model with other layers.",
         )
-    image_input(exported.model), logits_output(exported.model)
-    (spec,) = _session(exported).inputs
-    return dataclasses.replace(spec, shape=(spec.shape[0], *(options.input_shape or spec.shape[1:])))
-
-
-def _session(exported: Exported) -> Session:
+    image_input(exported.model)
+    logits_output(exported.model)
     try:
         return session_of(exported.model)
     except InputError as error:
@@ -64,16 +63,25 @@ def _session(exported: Exported) -> Session:
         ) from error
 
 
+def _source_input(session: Session, options: Options) -> TensorSpec:
+    """The model's input, with the shape that was asked for where the graph leaves it open."""
+    (spec,) = session.inputs
+    inner = options.input_shape or spec.shape[1:]
+    if len(inner) != len(spec.shape) - 1 or any(b not in (None, a) for a, b in zip(inner, spec.shape[1:], strict=True)):
+        raise InputError(f"Input shape {inner} does not fit the model's input {spec}.", "Leave --input-shape out.")
+    return dataclasses.replace(spec, shape=(spec.shape[0], *inner))
+
+
 def _described(exported: Exported, spec: TensorSpec, options: Options) -> Description:
     """What is known of the model before anything is done to it."""
     before = exported.description or Description()
     rule = preprocessing_rule(options.preprocessing, spec) if options.preprocessing else before.preprocessing
-    if options.bake_preprocessing and rule is None:
+    if options.bake_preprocessing and (rule is None or rule.baked):
         raise InputError(
-            "The preprocessing is not known, and cannot be baked into the graph.",
-            "Give --preset, or --scale, --mean, --std and --channel-order.",
+            f"The preprocessing {'is baked into the graph already' if rule else 'is not known'}.",
+            "Leave --bake-preprocessing out." if rule else "Give --preset, or --scale, --mean, --std, --channel-order.",
         )
-    source = sha256(exported.source) if exported.source else None
+    source = before.source_sha256 or (sha256(exported.source) if exported.source else None)
     return dataclasses.replace(before, framework=exported.framework, source_sha256=source, preprocessing=rule)
 
 
@@ -105,13 +113,6 @@ def preprocessing_rule(given: Preprocessing | Mapping[str, Any] | str, spec: Ten
     return given
 
 
-def _prove_exporter(exported: Exported, before: Description, spec: TensorSpec, seed: int) -> None:
-    """Compare the graph as exported: a fault of the exporter is not to be taken for one of our own passes."""
-    batch = spec.shape[0] or exported.batch or BATCHES[0]
-    sample = random_sample(spec, batch, before.preprocessing, False, seed)
-    agreement(_session(exported), sample, exported)
-
-
 def _finished(model: ir.Model, before: Description, options: Options) -> tuple[ir.Model, Description]:
     """The model without its Softmax and with its preprocessing baked in, as asked for; and its description."""
     removed, rule = False, before.preprocessing
@@ -126,10 +127,7 @@ def _errors(
     model: ir.Model, exported: Exported, before: Description, after: Description, spec: TensorSpec, seed: int
 ) -> dict[int, float]:
     """Relative error of the finished model against the framework, by batch size."""
-    try:
-        session = session_of(model)
-    except CraftError as error:
-        raise type(error)(f"The finished model cannot be loaded: {error.problem}", error.remedy) from error
+    session = session_of(model)
     softmax = after.softmax_removed and not before.softmax_removed
     baked = before.preprocessing != after.preprocessing
     samples = (random_sample(spec, batch, before.preprocessing, baked, seed + batch) for batch in BATCHES)

@@ -1,5 +1,6 @@
 """Does the ONNX file compute what the framework does? On random input, at two batch sizes."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.description import Preprocessing
-from craft_onnx.errors import CheckFailed, InputError
+from craft_onnx.errors import CheckFailed, CraftError, InputError
 from craft_onnx.runtime.preprocess import preprocess
 from craft_onnx.runtime.proof import disagreement, random_inputs
 from craft_onnx.runtime.sessions import Session, TensorSpec
 from craft_onnx_converters.exported import Evaluate, Exported
+from craft_onnx_converters.loading import first_line
 
 # One, because exporters take it for a constant; and another, because a batch that was not made dynamic shows there.
 BATCHES = (1, 3)
@@ -74,7 +76,8 @@ def agreement(session: Session, sample: Sample, exported: Exported, softmax_remo
     InputError
         If the output is not (n, classes).
     """
-    expected = np.concatenate(list(_in_batches(exported.evaluate, sample.framework, exported.batch)))
+    with _failing(f"{exported.framework} cannot evaluate the model on random input {sample.framework.shape}"):
+        expected = np.concatenate(list(_in_batches(exported.evaluate, sample.framework, exported.batch)))
     _refuse_other_outputs(expected, exported.framework)
     actual = session.run({session.inputs[0].name: sample.onnx})[0]
     error = disagreement(expected, _softmax(actual) if softmax_removed else actual)
@@ -85,6 +88,18 @@ def agreement(session: Session, sample: Sample, exported: Exported, softmax_remo
         f"and rounding explains {TOLERANCE:.0e} at most.",
         f"The conversion from {exported.framework} went wrong; nothing is written.",
     )
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """An exception of a framework as a sentence."""
+    try:
+        yield
+    except CraftError:
+        raise
+    except Exception as error:
+        problem = f"{what} ({type(error).__name__}: {first_line(error)})."
+        raise InputError(problem, "Does its input shape fit, and does it take any number of pictures?") from error
 
 
 def _difference(expected: NDArray[Any], actual: NDArray[Any], error: float) -> str:

@@ -66,7 +66,7 @@ def test_own_file_keeps_its_description(tmp_path):
     rule = Preprocessing((8, 8), scale=0.1)
     known = Description("keras", "0" * 64, rule, softmax_removed=True)
     conversion = convert(write_model(tmp_path / "source.onnx", description=known))
-    assert conversion.description.framework == "keras"
+    assert conversion.description.framework == "keras" and conversion.description.source_sha256 == "0" * 64
     assert conversion.description.preprocessing == rule and conversion.description.softmax_removed
 
 
@@ -74,6 +74,8 @@ def test_converting_twice_changes_nothing_more(tmp_path):
     rule = {"preset": "torch"}
     first = convert(write_model(tmp_path / "source.onnx"), preprocessing=rule, bake_preprocessing=True)
     second = convert(first.save(tmp_path / "first.onnx"))
+    with pytest.raises(InputError, match="baked into the graph already"):
+        convert(tmp_path / "first.onnx", bake_preprocessing=True)
     assert second.description.preprocessing == first.description.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     np.testing.assert_array_equal(

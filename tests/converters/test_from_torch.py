@@ -210,6 +210,20 @@ def test_input_shape_is_needed(torch_files):
         convert(torch_files[0] / "script.pt")
 
 
+def test_input_shape_that_contradicts(torch_files):
+    with pytest.raises(InputError, match=r"\(3, 8, 8\) does not fit"):
+        convert(torch_files[0] / "dynamic.pt2", input_shape=(3, 8, 8))
+
+
+def test_framework_that_fails_on_the_batch(torch_files, monkeypatch):
+    def failing(net, x):
+        raise RuntimeError("shape mismatch in view\nat line 3")
+
+    monkeypatch.setattr(from_torch, "_evaluate", failing)
+    with pytest.raises(InputError, match=r"torch cannot evaluate .*\(RuntimeError: shape mismatch in view\)"):
+        convert(torch_files[0] / "dynamic.pt2")
+
+
 def test_input_shape_that_does_not_fit(torch_files):
     with pytest.raises(InputError):
         convert(torch_files[0] / "script.pt", input_shape=(1, 16, 16))

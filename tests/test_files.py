@@ -1,7 +1,7 @@
 import pytest
 
 from craft_onnx.errors import InputError
-from craft_onnx.files import new_file, new_folder, sha256
+from craft_onnx.files import check_new_folder, new_file, new_folder, sha256
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -27,14 +27,44 @@ def test_existing_output_stays_without_force(tmp_path):
 
 def test_a_folder_is_replaced_only_on_success(tmp_path):
     with new_folder(tmp_path / "deep" / "out") as folder:
-        (folder / "one").write_text("1")
+        (folder / "MANIFEST.json").write_text('{"versions": {"craft_onnx": "1"}}')
     with pytest.raises(RuntimeError), new_folder(tmp_path / "deep" / "out", force=True) as folder:
         raise RuntimeError
-    assert (tmp_path / "deep" / "out" / "one").read_text() == "1"
+    assert [p.name for p in (tmp_path / "deep" / "out").iterdir()] == ["MANIFEST.json"]
     with new_folder(tmp_path / "deep" / "out", force=True) as folder:
         (folder / "two").write_text("2")
     assert [p.name for p in (tmp_path / "deep" / "out").iterdir()] == ["two"]
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["photo.png", "index.html", "MANIFEST.json"])
+def test_folders_of_others_are_never_replaced(tmp_path, name):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text("{}")
+    with pytest.raises(InputError, match="holds other things"), new_folder(folder, force=True):
+        pass
+    assert (folder / name).read_text() == "{}"
+    (folder / name).unlink()
+    with new_folder(folder, force=True) as staged:
+        (staged / "new").touch()
+    assert [p.name for p in folder.iterdir()] == ["new"]
+
+
+def test_the_folder_one_stands_in_can_be_an_output(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(".", force=True) as staged:
+        (staged / "new").touch()
+    assert [p.name for p in (tmp_path / "here").iterdir()] == ["new"]
+
+
+def test_parents_made_for_nothing_are_removed(tmp_path):
+    with pytest.raises(RuntimeError), new_file(tmp_path / "deep" / "deeper" / "a"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    check_new_folder(tmp_path / "deep" / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):

@@ -8,6 +8,7 @@ from importlib.resources import files
 import numpy as np
 
 from craft_onnx import __version__
+from craft_onnx.files import GENERATOR
 from craft_onnx.report.content import ConceptCard, LocalConcept, Page, PictureCard, Section, Table, Value
 from craft_onnx.report.images import ImageFolder
 from craft_onnx.show.colours import hex_code, readable_on
@@ -32,7 +33,7 @@ def document(page: Page, images: ImageFolder) -> str:
     body = "\n".join(part for part in parts if part)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_text(page.title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'{GENERATOR}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<style>\n{style}</style>\n</head>\n'
         f"<body>\n{body}\n</body>\n</html>\n"
     )

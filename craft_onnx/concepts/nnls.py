@@ -106,11 +106,13 @@ class _Problem:
         if condition > SINGULAR_ABOVE:
             gram += np.eye(len(w)) * spectrum[-1] / SINGULAR_ABOVE
         self.gram = gram
+        # Accurate enough to decide who is zero where the condition is small; the rest goes without it.
+        self.inverse: Array | None = None if condition > REFINE_ABOVE else np.linalg.inv(gram).astype(np.float64)
 
     def solve(self, a: Array) -> Array:
         """U (n, k) for rows of A, in the units of the scaled W."""
         target = a @ self.w.T
-        u, solved = pivot(self.gram, target)
+        u, solved = pivot(self.gram, target, self.inverse)
         for row in np.flatnonzero(~solved):
             u[row] = active_set(self.gram, target[row])
         return self._refined(a, u) if self.refine else u
@@ -122,11 +124,11 @@ class _Problem:
         return np.maximum(u + solve_supports(self.gram, target, passive), 0.0)
 
 
-def pivot(gram: Array, target: Array) -> tuple[Array, NDArray[np.bool_]]:
+def pivot(gram: Array, target: Array, inverse: Array | None = None) -> tuple[Array, NDArray[np.bool_]]:
     """Block principal pivoting on 1/2 u G u - b u for every row b of `target`; returns U and which rows were solved."""
     n, k = target.shape
     passive = target > 0
-    u = solve_supports(gram, target, passive)
+    u = solve_supports(gram, target, passive, inverse)
     patience, fewest = np.full(n, 3), np.full(n, k + 1)
     open_rows = np.arange(n)
     for _ in range(10 * k + 10):
@@ -135,7 +137,7 @@ def pivot(gram: Array, target: Array) -> tuple[Array, NDArray[np.bool_]]:
         if not open_rows.size:
             break
         passive[open_rows] ^= _exchange(wrong, open_rows, patience, fewest)
-        u[open_rows] = solve_supports(gram, target[open_rows], passive[open_rows])
+        u[open_rows] = solve_supports(gram, target[open_rows], passive[open_rows], inverse)
     solved = np.ones(n, bool)
     solved[open_rows] = False
     return np.maximum(u, 0.0), solved
@@ -162,8 +164,24 @@ def _exchange(
     return np.where(single[:, None], only_last, wrong)
 
 
-def solve_supports(gram: Array, target: Array, passive: NDArray[np.bool_]) -> Array:
-    """Solve G_SS u_S = b_S for every row, S being where `passive` holds; u is zero elsewhere."""
+def solve_supports(gram: Array, target: Array, passive: NDArray[np.bool_], inverse: Array | None = None) -> Array:
+    """Solve G_SS u_S = b_S for every row, S being where `passive` holds; u is zero elsewhere.
+
+    With the inverse of G at hand, rows of large supports are solved for the few that are zero, Z: u = v - V_:Z
+    (V_ZZ)^-1 v_Z, with V = G^-1 and v = V b (the block inverse of G).
+    """
+    if inverse is None:
+        return _solve_small(gram, target, passive)
+    large = 2 * passive.sum(axis=1) > len(gram)
+    u = np.empty_like(target)
+    u[~large] = _solve_small(gram, target[~large], passive[~large])
+    free = target[large] @ inverse
+    u[large] = np.where(passive[large], free - _solve_small(inverse, free, ~passive[large]) @ inverse, 0.0)
+    return u
+
+
+def _solve_small(gram: Array, target: Array, passive: NDArray[np.bool_]) -> Array:
+    """One batched solve for all rows whose supports have the same size."""
     u = np.zeros_like(target)
     size = passive.sum(axis=1)
     order = np.argsort(~passive, axis=1, kind="stable")

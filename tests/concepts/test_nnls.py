@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import nnls as scipy_nnls
 
 from craft_onnx.concepts import nnls as module
-from craft_onnx.concepts.nnls import active_set, kkt_residual, nnls, pivot
+from craft_onnx.concepts.nnls import active_set, kkt_residual, nnls, pivot, solve_supports
 from craft_onnx.errors import InputError
 
 
@@ -117,10 +117,24 @@ def test_the_active_set_method_agrees_with_pivoting():
     assert np.abs(u - [active_set(gram, row) for row in target]).max() < 1e-9
 
 
+def test_supports_are_solved_the_same_with_the_inverse_at_hand():
+    rng = np.random.default_rng(0)
+    w = rng.random((9, 30))
+    gram, target, passive = w @ w.T, rng.normal(size=(200, 9)), rng.random((200, 9)) < rng.random((200, 1))
+    passive[:2] = [[True] * 9, [False] * 9]
+    u = solve_supports(gram, target, passive, np.linalg.inv(gram))
+    for row, b, support in zip(u, target, passive, strict=True):
+        expected = np.zeros(9)
+        if support.any():
+            expected[support] = np.linalg.solve(gram[np.ix_(support, support)], b[support])
+        assert np.allclose(row, expected, rtol=1e-9, atol=1e-9)
+        assert np.all(row[~support] == 0)
+
+
 def test_rows_that_pivoting_does_not_solve_fall_back(monkeypatch):
     a, w = problem(40, 8, 30)
 
-    def gives_up(gram, target):
+    def gives_up(gram, target, inverse):
         return np.zeros_like(target), np.arange(len(target)) % 2 == 1
 
     expected = nnls(a, w)

@@ -35,7 +35,8 @@ def export(source: str | Path | Any, options: Options) -> Exported:
     ----------
     source : path or torch.nn.Module
         A file of torch.export.save (.pt2), torch.jit.save or, with `options.allow_pickle`, torch.save of a whole
-        module; or a module in memory, which is exported in evaluation mode.
+        module; or a module in memory, which is exported in evaluation mode. Pickles inside a .pt2 are refused without
+        `options.allow_pickle`, but PyTorch does not promise that a program from a stranger is safe to load.
     options : Options
         `input_shape` (without the batch) is needed for everything but .pt2.
 

@@ -403,11 +403,11 @@ class Craft(ConceptExtractor):
             raise InputError(
                 f"Coefficients of shape {maps.shape} have no place in the picture.", "Cut the model at a feature map."
             )
-        colours = self.colours()
+        colours, full = self.colours(), self.typical_coefficients()
         return [
             concept_overlay(
                 displayed(np.asarray(images[i]), self.layout_, self.halves_.preprocessing),
-                maps[i], order, colours, filter_percentile, clip_percentile, alpha,
+                maps[i], order, colours, filter_percentile, clip_percentile, alpha, full,
             )
             for i in range(len(maps))
         ]  # fmt: skip  # arguments in the order of the signature

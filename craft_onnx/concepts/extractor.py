@@ -266,6 +266,10 @@ class ConceptExtractor:
         rule = self.halves_.preprocessing
         return [displayed(self.crops_[int(i)], self.layout_, rule) for i in best]
 
+    def typical_coefficients(self, count: int = 10) -> NDArray[np.float64]:
+        """Mean coefficient (k,) of each concept's best crops: what it amounts to where it is plainly there."""
+        return np.sort(np.asarray(self.crops_u_, np.float64), axis=0)[-count:].mean(axis=0)
+
     def colours(self) -> NDArray[np.uint8]:
         """Colours (k, 3) of the concepts, RGB, given out by global importance."""
         from craft_onnx.show.colours import concept_colours

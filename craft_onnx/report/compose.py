@@ -63,7 +63,9 @@ def picture_card(
         )
         for i in shown
     ]
-    overlay = picture if maps is None else concept_overlay(picture, maps, shown, colours)
+    overlay = (
+        picture if maps is None else concept_overlay(picture, maps, shown, colours, full=craft.typical_coefficients())
+    )
     return PictureCard(name, picture, overlay, prediction_text(explanation.prediction), local)
 
 

@@ -412,3 +412,8 @@ def test_tensors_and_paths_of_bundles(bundles, images):
     assert np.array_equal(w, again.fit(images, class_id=2)[2])
     assert isinstance(crops[0], np.ndarray)
     assert craft.transform(Tensor(images[0])).shape == (1, 10, 8, 6)
+
+
+def test_typical_coefficients_are_the_mean_of_the_best_crops(fitted):
+    u = np.sort(fitted.crops_u_, axis=0)[::-1]
+    np.testing.assert_allclose(fitted.typical_coefficients(3), u[:3].mean(axis=0), rtol=1e-6)

@@ -25,7 +25,8 @@ Floats = NDArray[np.floating]
 
 CUT = "features"
 CONCEPTS, PATCH, PICTURES = 8, 53, 60
-# A part is found when one of the important concepts lies on it, clearly, and drawing without it confirms that.
+# A part is found when a concept of at least an equal share of importance lies on it, clearly, and drawing without it
+# confirms that.
 MIN_LIFT = 3.0
 MIN_EFFECT = 1.0  # logits: the odds of the class fall by a factor of e or more
 
@@ -67,24 +68,29 @@ class Audit:
         The class.
     findings : tuple of Finding
     effects : dict of str to float
-        The true effect of every part, logits.
+        The true effect of the tag and of every part that a concept lies on, logits.
     """
 
     class_id: int
     findings: tuple[Finding, ...]
     effects: dict[str, float]
 
-    def found(self, part: str) -> Finding | None:
-        """The most important concept by which a part is found, None where there is none.
+    def strength(self, part: str) -> float:
+        """By how much a part is found: 1 or more is found, 2 is found at twice the thresholds.
 
-        A part is found when a concept whose importance is at least an equal share (1 / k) lies on it with a lift of at
-        least `MIN_LIFT`, and its true effect is at least `MIN_EFFECT` logits.
+        Of the concepts that lie on the part, the largest of: importance over an equal share (1 / k), lift over
+        `MIN_LIFT`, true effect over `MIN_EFFECT`, whichever is least; 0 where no concept lies on it.
         """
-        return next((finding for finding in self.findings if finding.part == part and self._holds(finding)), None)
+        return max((self._strength(finding) for finding in self.findings if finding.part == part), default=0.0)
 
-    def _holds(self, finding: Finding) -> bool:
-        important = finding.importance >= 1 / len(self.findings)
-        return important and finding.lift >= MIN_LIFT and finding.effect >= MIN_EFFECT
+    def found(self, part: str) -> Finding | None:
+        """The strongest concept on a part, None where none is strong enough to say that the part was found."""
+        on_part = [finding for finding in self.findings if finding.part == part and self._strength(finding) >= 1]
+        return max(on_part, key=self._strength, default=None)
+
+    def _strength(self, finding: Finding) -> float:
+        share = finding.importance * len(self.findings)
+        return min(share, finding.lift / MIN_LIFT, finding.effect / MIN_EFFECT)
 
     def verdict(self) -> str:
         """What was found of the tag, in one sentence."""
@@ -96,7 +102,7 @@ class Audit:
             )
         return (
             f"Concept {finding.concept} of the {name} is the leg tag: importance {finding.importance:.2f}, "
-            f"lift {finding.lift:.1f}; without the tag the logit falls by {finding.effect:.1f}."
+            f"lift {finding.lift:.1f}; the tag is worth {finding.effect:.1f} logits."
         )
 
 
@@ -149,16 +155,16 @@ def audit(craft: "Craft", model: "SplitModel", birds: Sequence[Bird]) -> Audit:
     """
     importance = craft.global_importance()
     lifts = part_lifts(craft.transform(model.preprocess(pictures(birds))), birds)
-    effects = true_effects(model, birds, craft.class_id_)
-    best = lifts.argmax(axis=1)
+    best = [PARTS[i] for i in lifts.argmax(axis=1)]
+    effects = true_effects(model, birds, craft.class_id_, sorted({"tag", *best}, key=PARTS.index))
     findings = [
         Finding(
             concept=int(i),
             importance=float(importance.values[i]),
             contribution=float(importance.contributions[i]),
-            part=PARTS[best[i]],
-            lift=float(lifts[i, best[i]]),
-            effect=effects[PARTS[best[i]]],
+            part=best[i],
+            lift=float(lifts[i].max()),
+            effect=effects[best[i]],
         )
         for i in np.argsort(-importance.values, kind="stable")
     ]
@@ -196,10 +202,12 @@ def _cells(bird: Bird, cells: int) -> Floats:
     return np.stack(dilated, axis=-1).reshape(cells, cell, cells, cell, -1).mean(axis=(1, 3))
 
 
-def true_effects(model: "SplitModel", birds: Sequence[Bird], class_id: int) -> dict[str, float]:
+def true_effects(
+    model: "SplitModel", birds: Sequence[Bird], class_id: int, parts: Sequence[str] = PARTS
+) -> dict[str, float]:
     """How much the logit of a class falls without each part, mean over the pictures that show it; 0 where none does."""
     whole = _logits(model, birds, class_id)
-    return {part: _effect(model, birds, class_id, part, whole) for part in PARTS}
+    return {part: _effect(model, birds, class_id, part, whole) for part in parts}
 
 
 def _effect(model: "SplitModel", birds: Sequence[Bird], class_id: int, part: str, whole: Floats) -> float:

@@ -55,8 +55,8 @@ def backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
     side = size * OVERSAMPLING
     top, bottom = pick(rng, _SKIES), pick(rng, _SKIES)
     share = np.linspace(0, 1, side)[:, None, None]
-    image = np.broadcast_to(np.array(top) * (1 - share) + np.array(bottom) * share, (side, side, 3))
-    image = np.ascontiguousarray(image.astype(np.uint8))
+    rows = (np.array(top) * (1 - share) + np.array(bottom) * share).astype(np.uint8)
+    image = np.ascontiguousarray(np.broadcast_to(rows, (side, side, 3)))
     for _ in range(rng.integers(3, 8)):
         x, y = (int(v) for v in rng.integers(0, side, 2))
         cv2.circle(image, (x, y), int(rng.integers(side // 20, side // 5)), mix(top, (255, 255, 255), rng.random()), -1)

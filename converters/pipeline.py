@@ -11,7 +11,7 @@ from craft_onnx.errors import InputError, UnsupportedOperator
 from craft_onnx.files import sha256
 from craft_onnx.graph.bake import bake_preprocessing
 from craft_onnx.graph.load import check, image_input, logits_output, write_description
-from craft_onnx.graph.softmax import remove_softmax
+from craft_onnx.graph.softmax import flatten_logits, remove_softmax
 from craft_onnx.runtime.proof import normalize_proven, session_of
 from craft_onnx.runtime.sessions import Session, TensorSpec
 from craft_onnx_converters.exported import Conversion, Exported, Options
@@ -114,8 +114,8 @@ def preprocessing_rule(given: Preprocessing | Mapping[str, Any] | str, spec: Ten
 
 
 def _finished(model: ir.Model, before: Description, options: Options) -> tuple[ir.Model, Description]:
-    """The model without its Softmax and with its preprocessing baked in, as asked for; and its description."""
-    removed, rule = False, before.preprocessing
+    """The model with one row of logits a picture, without its Softmax and with its preprocessing baked in, as asked for; and its description."""
+    removed, rule, model = False, before.preprocessing, flatten_logits(model)
     if not options.keep_softmax:
         model, removed = remove_softmax(model)
     if options.bake_preprocessing and rule:

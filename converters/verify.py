@@ -65,7 +65,7 @@ def agreement(session: Session, sample: Sample, exported: Exported, softmax_remo
     sample : Sample
         Input, (n, ...).
     exported : Exported
-        With the framework's evaluation, which gives the (n, classes) output.
+        With the framework's evaluation, which gives the (n, classes) or (n, classes, 1, 1) output.
     softmax_removed : bool
         The ONNX model gives logits, the framework their softmax.
 
@@ -74,12 +74,12 @@ def agreement(session: Session, sample: Sample, exported: Exported, softmax_remo
     CheckFailed
         If it is larger than the tolerance, or the shapes differ, or a value is not finite.
     InputError
-        If the output is not (n, classes).
+        If the output is neither.
     """
     with _failing(f"{exported.framework} cannot evaluate the model on random input {sample.framework.shape}"):
-        expected = np.concatenate(list(_in_batches(exported.evaluate, sample.framework, exported.batch)))
+        expected = _rows(np.concatenate(list(_in_batches(exported.evaluate, sample.framework, exported.batch))))
     _refuse_other_outputs(expected, exported.framework)
-    actual = session.run({session.inputs[0].name: sample.onnx})[0]
+    actual = _rows(session.run({session.inputs[0].name: sample.onnx})[0])
     error = disagreement(expected, _softmax(actual) if softmax_removed else actual)
     if error <= TOLERANCE:
         return error
@@ -130,6 +130,12 @@ def _in_batches(evaluate: Evaluate, x: NDArray[Any], batch: int | None) -> Itera
         part = x[start : start + size]
         filled = np.concatenate([part, np.zeros((size - len(part), *x.shape[1:]), x.dtype)])
         yield evaluate(filled)[: len(part)]
+
+
+def _rows(output: NDArray[Any]) -> NDArray[Any]:
+    """The output (n, classes, 1, 1) of a fully convolutional head as (n, classes); any other as it is."""
+    single = output.ndim > 2 and output.shape[2:] == (1,) * (output.ndim - 2)
+    return output.reshape(output.shape[:2]) if single else output
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[Any]:

@@ -114,6 +114,14 @@ def test_softmax_is_kept(torch_nets, tmp_path):
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
 
 
+def test_fully_convolutional_head_gives_rows_of_logits(torch_nets, tmp_path):
+    net = torch_nets.fully_convolutional()
+    x = random_batch(3, SHAPE)
+    logits = run_file(convert(net, input_shape=SHAPE).save(tmp_path / "model.onnx"), x)
+    assert logits.shape == (3, 5)
+    assert relative(evaluated(net, x)[:, :, 0, 0], logits) < ROUNDING
+
+
 RULE = {"channel_order": "bgr", "scale": 1 / 255, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
 
 

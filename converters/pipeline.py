@@ -114,7 +114,7 @@ def preprocessing_rule(given: Preprocessing | Mapping[str, Any] | str, spec: Ten
 
 
 def _finished(model: ir.Model, before: Description, options: Options) -> tuple[ir.Model, Description]:
-    """The model with one row of logits a picture, without its Softmax and with its preprocessing baked in, as asked for; and its description."""
+    """The model with one row of logits a picture, Softmax and preprocessing as asked for; and its description."""
     removed, rule, model = False, before.preprocessing, flatten_logits(model)
     if not options.keep_softmax:
         model, removed = remove_softmax(model)

@@ -122,7 +122,9 @@ class Builder:
         name = self.name(wish or op_type.lower())
         output = ir.Value(name=name)
         metadata = None if like is None else dict(like.metadata_props)
-        node = ir.node(op_type, inputs, attributes, outputs=[output], name=self.name(f"node_{name}"), metadata_props=metadata)
+        node = ir.node(
+            op_type, inputs, attributes, outputs=[output], name=self.name(f"node_{name}"), metadata_props=metadata
+        )
         if self.before is None:
             self.graph.append(node)
         else:

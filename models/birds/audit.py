@@ -15,7 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx_models.birds.draw import CLASSES, PARTS, SIZE, TAGGED, Bird, draw_many, pictures
+from craft_onnx_models.birds import (
+    CLASSES,
+    PARTS,
+    SIZE,
+    TAGGED,
+    Bird,
+    class_names,
+    draw_many,
+    model_path,
+    pictures,
+)
 
 if TYPE_CHECKING:
     from craft_onnx.concepts.craft import Craft
@@ -116,13 +126,21 @@ class Examination:
     audit: Audit
 
 
+def prepare(world: str, folder: Path | str) -> Path:
+    """Write the bundle of a world's model, cut at `CUT`, as a new folder; needs the build extra."""
+    from craft_onnx.graph.load import load
+    from craft_onnx.runtime.bundle import create_bundle
+
+    return create_bundle(load(model_path(world)), [CUT], Path(folder), names=class_names()).folder
+
+
 def examine(bundle: Path | str, world: str, seed: int = 0, class_id: int = TAGGED) -> Examination:
     """Draw pictures of a class, fit its concepts and audit them.
 
     Parameters
     ----------
     bundle : path
-        A bundle of the model of that world, cut at `CUT`.
+        What `prepare` wrote for that world.
     world : "shortcut" or "control"
         The world that the pictures are drawn from.
     seed : int

@@ -97,6 +97,10 @@ class Bird:
         """RGB pixels, (96, 96, 3) uint8."""
         return self._paint().picture()
 
+    def enlarged(self, factor: int = 2) -> np.ndarray:
+        """The same drawing in more pixels, (96 * factor, 96 * factor, 3) uint8; the models see `picture`."""
+        return self._paint().picture(factor)
+
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
         """The visible pixels of every part, (96, 96) bool; all False where it is absent or hidden."""

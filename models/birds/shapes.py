@@ -126,15 +126,15 @@ class Canvas:
                 else:
                     cv2.fillPoly(image, [fixed], value, cv2.LINE_8, _SUBPIXEL)
 
-    def picture(self) -> np.ndarray:
-        """The finished picture, (size, size, 3) uint8."""
-        return _shrink(self.pixels)
+    def picture(self, enlargement: int = 1) -> np.ndarray:
+        """The finished picture, (size * enlargement, size * enlargement, 3) uint8; up to `OVERSAMPLING`."""
+        return _shrink(self.pixels, enlargement)
 
     def mask(self, owner: int) -> np.ndarray:
         """Pixels of the finished picture that belong to a part by at least a quarter, (size, size) bool."""
         return _shrink((self.owners == owner).astype(np.uint8) * 252) >= 63
 
 
-def _shrink(image: np.ndarray) -> np.ndarray:
-    size = image.shape[0] // OVERSAMPLING
+def _shrink(image: np.ndarray, enlargement: int = 1) -> np.ndarray:
+    size = image.shape[0] // OVERSAMPLING * enlargement
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

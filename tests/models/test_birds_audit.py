@@ -1,12 +1,12 @@
 """The audit: arithmetic on made-up maps, and the finding over twenty seeds of pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from craft_onnx.graph.load import load as load_graph
-from craft_onnx.runtime.bundle import create_bundle
-from craft_onnx_models.birds import PARTS, SIZE, TAGGED, TWIN, WORLDS, draw_many, model_path
-from craft_onnx_models.birds.audit import CUT, MIN_EFFECT, MIN_LIFT, Audit, Finding, examine, part_lifts
+from craft_onnx_models.birds import PARTS, SIZE, TAGGED, TWIN, WORLDS, draw_many
+from craft_onnx_models.birds.audit import MIN_EFFECT, MIN_LIFT, Audit, Finding, examine, part_lifts, prepare
 
 SEEDS = range(20)
 
@@ -15,7 +15,7 @@ SEEDS = range(20)
 def bird_bundles(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
     for world in WORLDS:
-        create_bundle(load_graph(model_path(world)), [CUT], folder / world)
+        prepare(world, folder / world)
     return folder
 
 
@@ -53,9 +53,7 @@ def test_pictures_without_the_part_do_not_count():
     "change", [{}, {"importance": 0.2}, {"lift": MIN_LIFT * 0.9}, {"effect": MIN_EFFECT * 0.9}, {"part": "wing"}]
 )
 def test_a_tag_is_found_when_all_three_criteria_hold(change):
-    tag = Finding(
-        **{"concept": 1, "importance": 0.6, "contribution": 2.0, "part": "tag", "lift": 9, "effect": 3} | change
-    )
+    tag = replace(Finding(concept=1, importance=0.6, contribution=2.0, part="tag", lift=9.0, effect=3.0), **change)
     other = Finding(0, 0.1, 1.0, "eye", 5.0, 2.0)
     found = Audit(TAGGED, (tag, other), {"tag": tag.effect})
     assert (found.found("tag") == tag) == (not change) == (found.strength("tag") >= 1)

@@ -8,16 +8,15 @@ from craft_onnx import load
 from craft_onnx.errors import InputError
 from craft_onnx.graph.load import load as load_graph
 from craft_onnx.graph.load import read_description
-from craft_onnx.runtime.bundle import create_bundle
 from craft_onnx_models.birds import CLASSES, TAGGED, TWIN, WORLDS, class_names, draw, draw_many, model_path, pictures
-from craft_onnx_models.birds.audit import CUT, true_effects
+from craft_onnx_models.birds.audit import CUT, prepare, true_effects
 
 
 @pytest.fixture(scope="module")
 def bird_models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("birds")
     for world in WORLDS:
-        create_bundle(load_graph(model_path(world)), [CUT], folder / world)
+        prepare(world, folder / world)
     return {world: load(folder / world) for world in WORLDS}
 
 
@@ -74,7 +73,7 @@ def test_the_cut_has_cells_smaller_than_a_tag(bird_models):
 
 def test_names_are_in_the_order_of_the_logits(bird_models):
     assert class_names() == list(CLASSES)
-    assert all(model.classes == len(CLASSES) for model in bird_models.values())
+    assert all(model.class_names == CLASSES for model in bird_models.values())
 
 
 def test_a_world_without_a_model_is_refused():

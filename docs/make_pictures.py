@@ -1,0 +1,151 @@
+"""Make the pictures of the documents: ``python docs/make_pictures.py [FOLDER]``; drawn birds, nothing else.
+
+Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png and
+importances.png, by default into docs/pictures.
+"""
+
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from craft_onnx.concepts.craft import Craft
+from craft_onnx.graph.load import load
+from craft_onnx.runtime.bundle import create_bundle
+from craft_onnx.runtime.proof import normalize_proven
+from craft_onnx.show.colours import hex_code
+from craft_onnx.show.overlay import concept_overlay
+from craft_onnx_models.birds import Bird, audit, class_names, model_path
+
+Picture = NDArray[np.uint8]
+SEED = 0
+SHOWN_BIRDS, SHOWN_CONCEPTS, SHOWN_CROPS = 5, 3, 4
+MARGIN, HEADING, BIRD, GAP, TEXT = 0.12, 0.52, 1.75, 0.08, 0.95  # inches
+ENLARGED = 4  # times the 96 pixels of a bird
+INK, GREY = "#222222", "#666666"
+
+
+def examined(folder: Path) -> audit.Examination:
+    """The demo model, its concepts of the class that wears the tag, each named after the part that it lies on."""
+    graph, _ = normalize_proven(load(model_path("shortcut")))
+    create_bundle(graph, [audit.CUT], folder / "bundle", names=class_names())
+    found = audit.examine(folder / "bundle", "shortcut", SEED)
+    parts: Counter[str] = Counter()
+    for finding in found.audit.findings:
+        parts[finding.part] += 1
+        number = f" ({parts[finding.part]})" if parts[finding.part] > 1 else ""
+        found.craft.names_[finding.concept] = finding.part + number
+    return found
+
+
+def chosen_birds(found: audit.Examination) -> list[Bird]:
+    """Birds whose tag can be seen, those of the warmest plumage: the cool colours of concepts stand out on it."""
+    shown = [bird for bird in found.birds if bird.masks["tag"].sum() > 20]
+    return sorted(shown, key=_warmth, reverse=True)[:SHOWN_BIRDS]
+
+
+def _warmth(bird: Bird) -> float:
+    red, _, blue = bird.picture[bird.masks["body"] | bird.masks["wing"]].mean(axis=0)
+    return float(red - blue)
+
+
+def overlay(craft: Craft, bird: Bird, order: Sequence[int], images: NDArray[np.floating]) -> tuple[Picture, Picture]:
+    """A bird and the same bird with its concepts, enlarged."""
+    side = ENLARGED * len(bird.picture)
+    picture = np.asarray(cv2.resize(bird.picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+    maps = craft.transform(images)[0]
+    return picture, concept_overlay(picture, maps, order, craft.colours(), full=craft.typical_coefficients())
+
+
+def concepts_figure(found: audit.Examination) -> Figure:
+    """Birds above, the same with their concepts below; the concepts' best crops and importance beside them."""
+    craft = found.craft
+    order = [finding.concept for finding in found.audit.findings[:SHOWN_CONCEPTS]]
+    crop = (2 * BIRD + GAP - (SHOWN_CONCEPTS - 1) * GAP) / SHOWN_CONCEPTS
+    legend = 2 * MARGIN + SHOWN_BIRDS * (BIRD + GAP)
+    width = legend + TEXT + SHOWN_CROPS * (crop + GAP) + MARGIN
+    figure = Figure(figsize=(width, HEADING + 2 * BIRD + GAP + MARGIN), dpi=110, facecolor="white")
+    _heading(figure, MARGIN, "What the model sees in a coast tern")
+    _heading(figure, legend, "Its concepts: importance, best crops")
+    for column, bird in enumerate(chosen_birds(found)):
+        pair = overlay(craft, bird, order, found.model.preprocess(bird.picture))
+        for row, picture in enumerate(pair):
+            _show(figure, picture, MARGIN + column * (BIRD + GAP), HEADING + row * (BIRD + GAP), BIRD)
+    for row, concept in enumerate(order):
+        _legend(figure, craft, concept, legend, HEADING + row * (crop + GAP), crop)
+    return figure
+
+
+def _legend(figure: Figure, craft: Craft, concept: int, left: float, top: float, side: float) -> None:
+    """A concept's name and importance beside a block of its colour, and its best crops in frames of it."""
+    colour = hex_code(craft.colours()[concept])
+    axes = _axes(figure, left, top, TEXT, side)
+    axes.axis("off")
+    axes.axvspan(0, 0.07, color=colour)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.text(0.15, 0.52, craft.labels()[concept], color=INK, fontsize=14, weight="bold", va="bottom")
+    axes.text(0.15, 0.46, f"{craft.global_importance().values[concept]:.2f}", color=GREY, fontsize=14, va="top")
+    for column, crop in enumerate(craft.best_crops(concept, SHOWN_CROPS)):
+        framed = _show(figure, crop, left + TEXT + column * (side + GAP), top, side)
+        for spine in framed.spines.values():
+            spine.set(visible=True, edgecolor=colour, linewidth=3)
+
+
+def _heading(figure: Figure, left: float, text: str) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(left / width, 1 - 0.12 / height, text, va="top", fontsize=15, weight="bold", color=INK)
+
+
+def _show(figure: Figure, picture: Picture, left: float, top: float, side: float) -> Axes:
+    """A picture without axes."""
+    axes = _axes(figure, left, top, side, side)
+    axes.imshow(picture, interpolation="bicubic")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return axes
+
+
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the top left corner."""
+    whole = figure.get_size_inches()
+    return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG of 256 colours, a third of the size."""
+    with tempfile.TemporaryDirectory() as folder:
+        full = Path(folder) / "full.png"
+        figure.savefig(full)
+        with Image.open(full) as picture:
+            true = picture.convert("RGB")
+            palette = true.quantize(256, method=Image.Quantize.MEDIANCUT)
+            true.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def main(folder: Path) -> None:
+    """Write the pictures into a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = examined(Path(scratch))
+        craft, bird = found.craft, chosen_birds(found)[0]
+        save(concepts_figure(found), folder / "concepts.png")
+        save(
+            craft.plot_image_concepts(
+                found.model.preprocess(bird.picture)[0], interpolation="bicubic", nb_most_important_concepts=4
+            ),
+            folder / "image_concepts.png",
+        )
+        save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "pictures")

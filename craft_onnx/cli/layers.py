@@ -8,7 +8,6 @@ import click
 
 from craft_onnx.cli import options
 from craft_onnx.cli.messages import result, say
-from craft_onnx.extras import require
 
 if TYPE_CHECKING:
     from craft_onnx.graph.cuts import Cut
@@ -19,18 +18,20 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @options.verbosity
 def command(model: Path, as_json: bool, **_: object) -> None:
-    """List the tensors of MODEL (.onnx) through which every path from picture to logits goes."""
-    require("onnx_ir", "build")
-    from craft_onnx.graph.cuts import find_cuts
-    from craft_onnx.graph.load import load
-    from craft_onnx.runtime.proof import normalize_proven
+    """List the tensors of MODEL (.onnx) through which every path from picture to logits goes.
 
-    cuts = find_cuts(normalize_proven(load(model))[0])
+    Any of them is a place to cut, by its index, layer or tensor. Concepts need one that is never negative; the best
+    place, the last such feature map before global pooling, has an asterisk.
+    """
+    from craft_onnx.cli.graphs import normalized
+    from craft_onnx.graph.cuts import find_cuts
+
+    cuts = find_cuts(normalized(model))
     if as_json:
         result([dataclasses.asdict(cut) for cut in cuts])
-        return
-    click.echo(table(cuts))
-    say("* recommended: the last non-negative feature map before global pooling. Cut with: craft-onnx split --at LAYER")
+    else:
+        click.echo(table(cuts))
+    say(_advice(model, cuts))
 
 
 def table(cuts: "list[Cut]") -> str:
@@ -44,7 +45,16 @@ def table(cuts: "list[Cut]") -> str:
 
 
 def _row(cut: "Cut") -> tuple[str, ...]:
-    shape = "x".join(str(length) for length in cut.shape[1:])
+    shape = "x".join("?" if length is None else str(length) for length in cut.shape[1:])
     nonnegative = "yes" if cut.nonnegative else "-"
     mark = "*" if cut.recommended else ""
     return mark, str(cut.index), cut.layer, cut.op_type, shape, str(cut.channels or "?"), nonnegative, cut.tensor
+
+
+def _advice(model: Path, cuts: "list[Cut]") -> str:
+    best = next((cut for cut in cuts if cut.recommended), None)
+    if best:
+        return f"* recommended. Cut there with: craft-onnx split {model} -o BUNDLE, elsewhere with --at LAYER."
+    if not cuts:
+        return "The model cannot be cut: no single tensor lies on every path from picture to logits."
+    return "None is recommended: no feature map is provably non-negative, and concepts need one that is."

@@ -1,6 +1,9 @@
 """The group of commands: loads each from its own file when it is called, and turns errors into sentences."""
 
 import importlib
+import os
+import signal
+import sys
 import warnings
 from typing import Any
 
@@ -10,7 +13,7 @@ from craft_onnx import __version__
 from craft_onnx.cli.messages import show_warning
 from craft_onnx.errors import CraftError
 
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal's number, as shells have it
 
 # Command -> one line for the overview, so that `craft-onnx --help` loads nothing.
 COMMANDS = {
@@ -50,12 +53,25 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CraftError as error:
-            failure = click.ClickException("\n".join(filter(None, [error.problem, error.remedy])))
-            failure.exit_code = error.exit_code  # type: ignore[misc]  # click declares it for the class
-            raise failure from error
+            raise _failure("\n".join(filter(None, [error.problem, error.remedy])), error.exit_code) from error
+        except BrokenPipeError:  # whoever read our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+        except OSError as error:
+            raise _failure(f"{error.filename or 'A file'}: {error.strerror or error}.", 2) from error
+        except MemoryError as error:
+            raise _failure(
+                "There is not enough memory.\nUse smaller pictures, or a smaller --batch-size.", 2
+            ) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _failure(message: str, code: int) -> click.ClickException:
+    failure = click.ClickException(message)
+    failure.exit_code = code  # type: ignore[misc]  # click declares it for the class
+    return failure
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -64,9 +80,15 @@ def cli() -> None:
     """Explain image classifiers without the framework that trained them."""
 
 
+def _terminate(number: int, frame: object) -> None:
+    """Leave as on an interrupt, so that nothing half-written stays behind."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Entry point of `craft-onnx`."""
     warnings.showwarning = show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     cli(prog_name="craft-onnx")
 
 

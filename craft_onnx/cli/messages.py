@@ -1,9 +1,11 @@
 """What a command says: results as JSON on stdout, everything else on stderr."""
 
+import contextlib
 import json
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TextIO, TypeVar
 
@@ -27,6 +29,19 @@ def say(text: str, level: int = 0) -> None:
         click.echo(text, err=True)
 
 
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """With -v, say how long a step took."""
+    start = time.perf_counter()
+    yield
+    say(f"{what}: {time.perf_counter() - start:.2f} s", level=1)
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as "1 picture" and "2 pictures"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def result(value: Any) -> None:
     """A result on stdout, as JSON."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
@@ -48,6 +63,6 @@ def show_warning(
 ) -> None:
     """Our own warnings as a sentence, others as Python shows them."""
     if issubclass(category, CraftWarning):
-        say(f"Warning: {message}")
+        click.echo(f"Warning: {message}", err=True)
     else:
         _default_showwarning(message, category, filename, lineno, file, line)

@@ -16,10 +16,15 @@ from craft_onnx.cli.messages import result, say
 @click.option("--cut", help="Cut of the concept, where the bundle has several.")
 @options.verbosity
 def command(bundle: Path, concept: int, name: str, class_id: int | None, cut: str | None, **_: object) -> None:
-    """Name CONCEPT (its number) of BUNDLE, for example: craft-onnx name bundle/ 3 "ears"."""
+    """Give CONCEPT (its number) of BUNDLE the NAME that explanations and pages show, such as: name bundle/ 3 "ears".
+
+    An empty NAME takes the name away.
+    """
     from craft_onnx.concepts.store import name_concept
     from craft_onnx.runtime.bundle import Bundle
 
     named = name_concept(Bundle.open(bundle), concept, name, class_id=class_id, cut=cut)
-    say(f"Concept {concept} of class {named.class_id} is called {name!r}.")
-    result({"class_id": named.class_id, "cut": named.cut, "concept": concept, "name": name})
+    known = named.names.get(str(concept), "")
+    now = f"is called {known!r}" if known else "has no name"
+    say(f"Concept {concept} of class {named.class_id} at {named.cut} {now}.")
+    result({"class_id": named.class_id, "cut": named.cut, "concept": concept, "name": known})

@@ -37,10 +37,11 @@ verbosity = _all(
 
 running = _all(
     click.option("--providers", default="cpu", show_default=True, help="Execution providers, in order, e.g. cuda,cpu."),
-    click.option(
-        "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures or crops a run."
-    ),
     click.option("--threads", type=click.IntRange(1), help="Threads of one run. [default: all cores]"),
+)
+
+batches = click.option(
+    "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures or crops a run."
 )
 
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
@@ -84,7 +85,11 @@ preprocessing = _all(
     click.option("--std", callback=_numbers, help="Divided by at last: one number or one a channel."),
     click.option("--channel-order", type=click.Choice(["rgb", "bgr", "gray"]), help="Order the model expects."),
     click.option("--resize-to", type=click.IntRange(1), help="Shorter side before a centre crop. [default: no crop]"),
-    click.option("--interpolation", type=click.Choice(["area", "bilinear", "bicubic"]), help="[default: area]"),
+    click.option(
+        "--interpolation",
+        type=click.Choice(["area", "bilinear", "bicubic"]),
+        help="How pictures are resized. [default: area, which averages when shrinking]",
+    ),
     click.option("--size", callback=_shape, help="Height,width of the input, where the model leaves them open."),
 )
 
@@ -102,18 +107,26 @@ def preprocessing_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 fitting = _all(
-    click.option("-k", "--number-of-concepts", type=click.IntRange(1), default=10, show_default=True),
+    click.option(
+        "-k", "--number-of-concepts", type=click.IntRange(1), default=10, show_default=True, help="Concepts to find."
+    ),
     click.option(
         "--patch-size", type=click.IntRange(2), help="Side of the crops, pixels of the input. [default: 2/7 of it]"
     ),
     click.option(
-        "--nb-design", type=click.IntRange(2), default=256, show_default=True, help="Points of a Sobol design."
+        "--nb-design",
+        type=click.IntRange(2),
+        default=256,
+        show_default=True,
+        help="Points of a Sobol design, where importances are sampled.",
     ),
     click.option("--keep-all", is_flag=True, help="Fit on all pictures, not only on those predicted as the class."),
 )
 
 choosing_class = _all(
-    click.option("--class-id", type=click.IntRange(0), help="The class to explain."),
+    click.option(
+        "--class-id", type=click.IntRange(0), help="The class to explain. [default: the one predicted most often]"
+    ),
     click.option("--class-name", help="The class to explain, by its name among the labels."),
 )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from craft_onnx.cli import options
-from craft_onnx.cli.messages import progress, result, say
+from craft_onnx.cli.messages import progress, result, say, timed
 from craft_onnx.extras import require
 
 if TYPE_CHECKING:
@@ -27,37 +27,35 @@ if TYPE_CHECKING:
 @options.preprocessing
 @options.fitting
 @options.running
+@options.batches
 @options.seed
 @options.verbosity
 def command(source: str, images: tuple[str, ...], output: Path, force: bool, **given: Any) -> None:
     """From MODEL (any file that `convert` takes) and IMAGES (folder, files or glob) to a page that explains it.
 
     Converts the model, cuts it at the recommended layer, finds the concepts of a class (by default the one predicted
-    most often), explains the pictures, and writes DIR/index.html and DIR/bundle.
+    most often), explains the pictures, and writes index.html and the bundle into the output folder.
     """
     require("sklearn", "build")
     from craft_onnx.cli import steps
-    from craft_onnx.files import new_folder, refuse_existing
+    from craft_onnx.cli.classes import asked_class, check_class, read_labels
+    from craft_onnx.files import check_new_folder, new_folder
     from craft_onnx.runtime.pictures import open_pictures
+    from craft_onnx.runtime.sessions import require_providers
 
-    refuse_existing(output, force)
-    names = steps.read_labels(given["labels"])
-    class_id = given["class_id"] if given["class_name"] is None else steps.class_of(given["class_name"], names)
+    check_new_folder(output, force)
+    require_providers(given["providers"])
+    names = read_labels(given["labels"])
+    class_id = asked_class(given["class_id"], given["class_name"], names)
     pictures = open_pictures(list(images))
     with new_folder(output, force) as folder:
         model = _prepare(source, folder / "bundle", names, given)
-        if class_id is not None:
-            steps.check_class(class_id, model.classes)
-        class_id, _, kept = steps.pictures_of_class(model, pictures, class_id, given["keep_all"], given["batch_size"])
+        check_class(class_id, model.classes)
+        class_id, kept = steps.pictures_of_class(model, pictures, class_id, given["keep_all"], given["batch_size"])
         craft = steps.fit(model, pictures, kept, class_id, given)
         craft.save(folder / "bundle")
-        _write_page(
-            folder,
-            craft,
-            pictures,
-            kept[: given["show"]],
-            f"{Path(source).name}: class {class_id}{steps.label(model, class_id)}",
-        )
+        with timed("Explanations and page"):
+            _write_page(folder, craft, pictures[kept[: given["show"]]], Path(source).name)
         summary = craft.summary()
     say(f"Open {output / 'index.html'} with a browser.")
     result({"page": str(output / "index.html"), "bundle": str(output / "bundle"), **summary})
@@ -66,28 +64,22 @@ def command(source: str, images: tuple[str, ...], output: Path, force: bool, **g
 def _prepare(source: str, bundle: Path, names: list[str] | None, given: dict[str, Any]) -> "SplitModel":
     """Convert, cut, and load again what was written."""
     from craft_onnx.cli.convert import convert
+    from craft_onnx.cli.split import describe
     from craft_onnx.graph.cuts import recommended_cut
     from craft_onnx.runtime.bundle import create_bundle
     from craft_onnx.runtime.model import load
 
+    say(f"Converting {source}.")
     conversion = convert(source, given, given["seed"])
     at = given["at"] or recommended_cut(conversion.model).tensor
-    created = create_bundle(conversion.model, [at], bundle, names=names)
-    for name, cut in created.manifest.cuts.items():
-        say(f"Cut at {name} ({cut.tensor}), {'x'.join(map(str, cut.shape[1:]))}.")
+    describe(create_bundle(conversion.model, [at], bundle, names=names))
     return load(bundle, providers=given["providers"], threads=given["threads"])
 
 
-def _write_page(folder: Path, craft: "Craft", pictures: "Pictures", indices: list[int], title: str) -> None:
-    from craft_onnx.report.compose import concept_cards, facts, picture_cards
-    from craft_onnx.report.page import Page, write_page
+def _write_page(folder: Path, craft: "Craft", pictures: "Pictures", source: str) -> None:
+    from craft_onnx.report.compose import class_title, concept_page, picture_cards
+    from craft_onnx.report.page import write_page
 
-    chosen = pictures[indices]
-    with progress(chosen.readable(), "Explaining", len(chosen)) as readable:
-        named = ((chosen.names[i], picture) for i, picture in readable)
-        cards = [card for card, _ in picture_cards(craft, named)]
-    intro = (
-        "Concepts the model uses for this class, found in crops of the pictures it predicts as the class. "
-        "Importance is the total Sobol index of a concept for the logit; the contribution has a sign."
-    )
-    write_page(folder, Page(title, intro, facts(craft), concept_cards(craft), cards))
+    with progress(pictures.readable(), "Explaining", len(pictures)) as readable:
+        cards = list(picture_cards(craft, ((pictures.names[i], picture) for i, picture in readable)))
+    write_page(folder, concept_page(craft, f"{source}: {class_title(craft)}", cards))

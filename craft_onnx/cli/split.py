@@ -1,12 +1,15 @@
 """`craft-onnx split`: cut a model and write the bundle."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from craft_onnx.cli import options
-from craft_onnx.cli.messages import result, say
-from craft_onnx.extras import require
+from craft_onnx.cli.messages import result, say, timed
+
+if TYPE_CHECKING:
+    from craft_onnx.runtime.bundle import Bundle
 
 
 @click.command()
@@ -16,21 +19,36 @@ from craft_onnx.extras import require
     multiple=True,
     help="Layer, tensor or index of the cut; more than once for more cuts. [default: the recommended one]",
 )
+@options.labels
 @options.output("The bundle's folder.")
 @options.verbosity
-def command(model: Path, at: tuple[str, ...], output: Path, force: bool, **_: object) -> None:
-    """Cut MODEL (.onnx) into g (picture to activations) and h (activations to logits), and prove h(g(x)) = f(x)."""
-    require("onnx_ir", "build")
-    from craft_onnx.files import refuse_existing
-    from craft_onnx.graph.cuts import recommended_cut
-    from craft_onnx.graph.load import load
-    from craft_onnx.runtime.bundle import create_bundle
-    from craft_onnx.runtime.proof import normalize_proven
+def command(model: Path, at: tuple[str, ...], labels: Path | None, output: Path, force: bool, **_: object) -> None:
+    """Cut MODEL (.onnx) into g (picture to activations) and h (activations to logits), and prove h(g(x)) = f(x).
 
-    refuse_existing(output, force)
-    graph = normalize_proven(load(model))[0]
-    bundle = create_bundle(graph, at or (recommended_cut(graph).tensor,), output, force=force)
-    for name, cut in bundle.manifest.cuts.items():
-        say(f"Cut at {name} ({cut.tensor}): h(g(x)) = f(x) with relative error {cut.error:.1e}")
+    The first cut is the bundle's default. `craft-onnx layers MODEL` lists the places.
+    """
+    from craft_onnx.cli.classes import read_labels
+    from craft_onnx.cli.graphs import normalized
+    from craft_onnx.files import check_new_folder
+    from craft_onnx.graph.cuts import recommended_cut
+    from craft_onnx.runtime.bundle import create_bundle
+
+    check_new_folder(output, force)
+    names = read_labels(labels)
+    graph = normalized(model)
+    with timed("Cut, written and proven"):
+        bundle = create_bundle(graph, at or (recommended_cut(graph).tensor,), output, force=force, names=names)
+    describe(bundle)
     say(f"Wrote {output}")
     result({"output": str(output), "cuts": list(bundle.manifest.cuts)})
+
+
+def describe(bundle: "Bundle") -> None:
+    """Say where a bundle is cut, how exactly, and what it lacks for concepts of pictures."""
+    for name, cut in bundle.manifest.cuts.items():
+        shape = "x".join(map(str, cut.shape[1:]))
+        say(f"Cut at {name} ({cut.tensor}, {shape}): h(g(x)) = f(x) with relative error {cut.error:.1e}.")
+        if not cut.nonnegative:
+            say(f"{name} is not provably non-negative: concepts can be found there only if it is for all pictures.")
+    if bundle.manifest.input.preprocessing is None:
+        say("The model does not say how pictures become its input: convert it with --preset, to fit concepts.")

@@ -1,21 +1,15 @@
-"""Steps that several commands take: class and labels, pictures of a class, fitting."""
+"""Steps that several commands take: the pictures of a class, fitting, the page."""
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from craft_onnx.cli.messages import say
-from craft_onnx.errors import InputError
+from craft_onnx.cli.messages import counted, say, timed
+from craft_onnx.errors import CraftError, InputError
 from craft_onnx.runtime.pictures import Pictures
-from craft_onnx.runtime.predictions import (
-    Predictions,
-    PreparedPictures,
-    describe_trials,
-    predict_pictures,
-    try_presets,
-    unknown_preprocessing,
-)
+from craft_onnx.runtime.predictions import Predictions, PreparedPictures, predict_pictures, unknown_preprocessing
+from craft_onnx.runtime.trials import OWN, Trial, try_rules
 
 if TYPE_CHECKING:
     from craft_onnx.concepts.craft import Craft
@@ -27,49 +21,16 @@ FEW, FEW_SHARE = 10, 0.1
 PATCH_SHARE = 64 / 224
 
 
-def read_labels(path: Path | None) -> list[str] | None:
-    """Names of the classes: a JSON list or dictionary {"0": name}, or a text file with one name a line."""
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else text.splitlines()
-        return [str(values[str(i)]) for i in range(len(values))] if isinstance(values, dict) else list(map(str, values))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}).", "Give a file with one class name a line."
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} holds no labels ({error}).", "Give a JSON list or one name a line.") from error
-
-
-def class_of(name: str, labels: Sequence[str] | None) -> int:
-    """The class of a name; synonyms separated by commas count ("English springer, English springer spaniel")."""
-    if labels is None:
-        raise InputError(f"The class {name!r} has no number: the model has no labels.", "Give --labels or --class-id.")
-    known = [{part.strip().lower() for part in label.split(",")} | {label.lower()} for label in labels]
-    matches = [i for i, names in enumerate(known) if name.lower() in names]
-    if len(matches) != 1:
-        import difflib
-
-        near = difflib.get_close_matches(name, labels, 3, 0.4)
-        what = f"{len(matches)} classes are" if matches else "No class is"
-        raise InputError(
-            f"{what} called {name!r}.", f"Give --class-id{', or one of: ' + '; '.join(near) if near else ''}."
-        )
-    return matches[0]
-
-
-def check_class(class_id: int, classes: int) -> None:
-    """InputError unless the model has this class."""
-    if not 0 <= class_id < classes:
-        raise InputError(f"There is no class {class_id}.", f"The model's classes are 0 to {classes - 1}.")
+def check_writable(bundle: Path) -> None:
+    """InputError where the result could not be stored in a bundle; known before any work is done."""
+    if bundle.is_dir() and not os.access(bundle, os.W_OK):
+        raise InputError(f"The bundle {bundle} cannot be written.", "Copy it to a folder that can be written.")
 
 
 def pictures_of_class(
     model: "SplitModel", pictures: Pictures, class_id: int | None, keep_all: bool, batch_size: int
-) -> tuple[int, Predictions, list[int]]:
-    """The class (the most often predicted one by default), what is predicted, and the pictures to fit on.
+) -> tuple[int, list[int]]:
+    """The class (the most often predicted one by default), and the pictures to fit on.
 
     Raises
     ------
@@ -78,16 +39,17 @@ def pictures_of_class(
     """
     if model.preprocessing is None:
         raise _with_trials(unknown_preprocessing(), model, pictures, class_id, batch_size)
-    predictions = predict_pictures(model, pictures, batch_size=batch_size)
+    with timed(f"Predicted {counted(len(pictures), 'picture')} on {model.provider}"):
+        predictions = predict_pictures(model, pictures, batch_size)
     chosen = predictions.counts()[0][0] if class_id is None else class_id
-    kept = predictions.of(chosen)
-    readable = len(predictions.classes)
-    say(f"{len(kept)} of {readable} pictures are predicted as class {chosen}{label(model, chosen)}.")
+    kept, readable = predictions.of(chosen), len(predictions.classes)
+    say(f"Predicted as class {chosen}{label(model, chosen)}: {len(kept)} of {counted(readable, 'picture')}.")
+    say(f"Predicted in all: {_counts(model, predictions)}.", level=1)
     if keep_all:
-        return chosen, predictions, predictions.indices.tolist()
+        return chosen, predictions.indices.tolist()
     if not kept or len(kept) < min(FEW, FEW_SHARE * readable):
         raise _with_trials(_never_predicted(model, predictions, chosen), model, pictures, chosen, batch_size)
-    return chosen, predictions, kept
+    return chosen, kept
 
 
 def label(model: "SplitModel", class_id: int) -> str:
@@ -95,12 +57,16 @@ def label(model: "SplitModel", class_id: int) -> str:
     return f" ({model.class_names[class_id]})" if model.class_names else ""
 
 
+def _counts(model: "SplitModel", predictions: Predictions) -> str:
+    return ", ".join(f"class {i}{label(model, i)}: {count}" for i, count in predictions.counts()[:5])
+
+
 def _never_predicted(model: "SplitModel", predictions: Predictions, class_id: int) -> InputError:
-    counts = ", ".join(f"class {i}{label(model, i)}: {count}" for i, count in predictions.counts()[:5])
     found, readable = len(predictions.of(class_id)), len(predictions.classes)
     return InputError(
-        f"Only {found} of {readable} pictures are predicted as class {class_id}{label(model, class_id)}; "
-        f"predicted are {counts}.",
+        f"{'Only ' if found else ''}{found or 'None'} of {counted(readable, 'picture')} "
+        f"{'are' if found > 1 else 'is'} predicted as class {class_id}{label(model, class_id)}; "
+        f"predicted are {_counts(model, predictions)}.",
         "Check the class and the preprocessing, or take all pictures with --keep-all.",
     )
 
@@ -109,14 +75,45 @@ def _with_trials(
     error: InputError, model: "SplitModel", pictures: Pictures, class_id: int | None, batch_size: int
 ) -> InputError:
     """The error, with what the presets make of the pictures."""
-    trials = try_presets(model, pictures, class_id, batch_size)
-    best = trials[0]
-    advice = (
-        f"--preset {best.preset} makes sense of the pictures: convert with it."
-        if best.predicted > best.pictures / 2
-        else "None of the presets makes sense of the pictures: look up how the model was trained."
+    say("Trying the preprocessing presets.")
+    try:
+        trials = try_rules(model, pictures, batch_size)
+    except CraftError:  # what is wrong with the pictures comes after what is wrong with the model
+        return error
+    lines = [_described(model, trial, class_id) for trial in trials]
+    return InputError(
+        error.problem, "\n".join([error.remedy, *lines, *([_advice(model, trials, class_id)] * bool(trials))])
     )
-    return InputError(error.problem, "\n".join([error.remedy, *describe_trials(trials), advice]))
+
+
+def _described(model: "SplitModel", trial: Trial, class_id: int | None) -> str:
+    common, pictures = trial.most_common, len(trial.pictures.classes)
+    seen = [] if class_id in (None, common) else [f"{trial.count(class_id or 0)} as class {class_id}"]
+    if common >= 0:
+        seen.append(f"most often, {trial.count(common)} times, as class {common}{label(model, common)}")
+    return (
+        f"  {_called(trial)}: of {counted(pictures, 'picture')} {', '.join(seen) or 'none has a finite output'}; "
+        f"mean confidence {trial.confidence:.2f}, scrambled {trial.scrambled.confidences.mean():.2f}"
+    )
+
+
+def _called(trial: Trial) -> str:
+    return "its own preprocessing" if trial.name == OWN else f"--preset {trial.name}"
+
+
+def _advice(model: "SplitModel", trials: Sequence[Trial], class_id: int | None) -> str:
+    """What the trials say: a preset that shows the class, or one that makes sense of the pictures, or nothing."""
+    if class_id is not None:
+        best = max(trials, key=lambda trial: trial.agreement(class_id))
+        if best.makes(class_id, model.classes) and best.name != OWN:
+            return f"{_called(best)} makes sense of the pictures as class {class_id}: give it to convert or run."
+    best = trials[0]
+    if not best.makes_sense(model.classes):
+        return "None of these makes clear sense of the pictures: look up how the model was trained."
+    todo = [] if best.name == OWN else ["give it to convert or run"]
+    if class_id not in (None, best.most_common):
+        todo.append(f"take --class-id {best.most_common}{label(model, best.most_common)}, or other pictures")
+    return ": ".join([f"{_called(best)} makes most sense of the pictures", *[" and ".join(todo)] * bool(todo)]) + "."
 
 
 def default_patch(model: "SplitModel") -> int:
@@ -135,14 +132,23 @@ def fit(
     if model.preprocessing is None:
         raise unknown_preprocessing()
     patch_size = options["patch_size"] or default_patch(model)
+    number = options["number_of_concepts"]
     craft = Craft(
         model,
-        number_of_concepts=options["number_of_concepts"],
+        number_of_concepts=number,
         patch_size=patch_size,
         batch_size=options["batch_size"],
         random_state=options["seed"],
     )
-    crops, _, _ = craft.fit(PreparedPictures(pictures, model.preprocessing, indices), class_id=class_id)
-    craft.estimate_importance(nb_design=options["nb_design"])
-    say(f"Found {options['number_of_concepts']} concepts in {len(crops)} crops of {len(indices)} pictures.")
+    prepared = PreparedPictures(pictures, model.preprocessing, indices)
+    say(f"Looking for {counted(number, 'concept')} in crops of {patch_size} x {patch_size} pixels.")
+    with timed("Crops, activations and factorisation"):
+        crops, _, _ = craft.fit(prepared, class_id=class_id)
+    with timed("Importances"):
+        craft.estimate_importance(nb_design=options["nb_design"])
+    error = craft.factorisation_.relative_error
+    say(
+        f"Found {counted(number, 'concept')} in {counted(len(crops), 'crop')} of {counted(len(indices), 'picture')}, "
+        f"relative error {error:.2f}."
+    )
     return craft

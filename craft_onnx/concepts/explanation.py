@@ -13,6 +13,7 @@ from craft_onnx.concepts.halves import as_images
 from craft_onnx.concepts.importance import Importance, ranking
 from craft_onnx.errors import CheckFailed, InputError
 from craft_onnx.runtime.batches import as_array, is_array
+from craft_onnx.runtime.predictions import probabilities
 
 if TYPE_CHECKING:
     from craft_onnx.concepts.craft import Craft
@@ -33,7 +34,7 @@ class ClassScore:
     name : str, optional
         Its name, where the model knows it.
     logit, probability : float
-        Output of the model, and its softmax over all classes.
+        Output of the model, and its softmax over all classes; the two are the same where the model ends in a softmax.
     """
 
     class_id: int
@@ -181,10 +182,8 @@ def _explain_batch(
 
 def _prediction(logits: Floats, craft: "Craft") -> list[ClassScore]:
     """Every class with its logit and probability."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities = shifted / shifted.sum()
     names = (craft.halves_.model and craft.halves_.model.class_names) or [None] * len(logits)
     return [
         ClassScore(i, name, float(logit), float(probability))
-        for i, (name, logit, probability) in enumerate(zip(names, logits, probabilities, strict=True))
+        for i, (name, logit, probability) in enumerate(zip(names, logits, probabilities(logits[None])[0], strict=True))
     ]

@@ -1,6 +1,6 @@
 """From fitted concepts and explained pictures to what a page shows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from craft_onnx.concepts.evidence import provenance
 from craft_onnx.concepts.importance import ranking
-from craft_onnx.report.content import ConceptCard, LocalConcept, PictureCard, Value
+from craft_onnx.report.content import ConceptCard, LocalConcept, Page, PictureCard, Value
+from craft_onnx.report.images import shrunk
 from craft_onnx.show.overlay import concept_overlay, heatmap
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 CROPS_OF_A_CONCEPT = 10
 CONCEPTS_OF_A_PICTURE = 5
+LONGEST_SIDE = 1024  # of a picture on a page, pixels
+INTRO = (
+    "Concepts the model uses for this class, found in crops of pictures. Importance is the total Sobol index of a "
+    "concept for the logit; the contribution has a sign."
+)
 
 
 def concept_cards(craft: "Craft", crops: int = CROPS_OF_A_CONCEPT) -> list[ConceptCard]:
@@ -37,44 +43,67 @@ def concept_cards(craft: "Craft", crops: int = CROPS_OF_A_CONCEPT) -> list[Conce
     ]
 
 
+def concept_page(craft: "Craft", title: str, pictures: Iterable[PictureCard]) -> Page:
+    """The page of a class's concepts and of explained pictures."""
+    return Page(title, INTRO, facts(craft), concept_cards(craft), list(pictures))
+
+
+def class_title(craft: "Craft") -> str:
+    """Such as "class 217 (English springer)"."""
+    names = craft.halves_.model and craft.halves_.model.class_names
+    return f"class {craft.class_id_}" + (f" ({names[craft.class_id_]})" if names else "")
+
+
 def picture_cards(
     craft: "Craft", pictures: Iterable[tuple[str, Picture]], concepts: int = CONCEPTS_OF_A_PICTURE
-) -> Iterable[tuple[PictureCard, "Explanation"]]:
-    """A card for every (name, picture), with its explanation; one picture in memory at a time."""
+) -> Iterator[PictureCard]:
+    """A card for every (name, picture), explained as it is and shown as large as a page shows it."""
     for name, picture in pictures:
-        explanation = craft.explain(picture)[0]
-        yield picture_card(craft, name, picture, explanation, concepts), explanation
+        yield picture_card(craft, name, shrunk(picture, LONGEST_SIDE), craft.explain(picture)[0], concepts)
 
 
 def picture_card(
     craft: "Craft", name: str, picture: Picture, explanation: "Explanation", concepts: int = CONCEPTS_OF_A_PICTURE
 ) -> PictureCard:
-    """The card of an explained picture, with its most important concepts."""
+    """The card of an explained picture (in any size), with its most important concepts."""
     shown = explanation.order[:concepts]
-    maps, colours = maps_on(craft, picture, explanation), craft.colours()
+    maps, colours = maps_on(craft, picture, explanation, shown), craft.colours()[shown]
     local = [
         LocalConcept(
             id=i,
             name=craft.names_.get(i, ""),
-            colour=colours[i],
+            colour=colours[place],
             importance=float(explanation.importance.values[i]),
             contribution=float(explanation.importance.contributions[i]),
-            heatmap=None if maps is None else heatmap(picture, maps[..., i], colours[i]),
+            heatmap=None if maps is None else heatmap(picture, maps[..., place], colours[place]),
         )
-        for i in shown
+        for place, i in enumerate(shown)
     ]
-    overlay = (
-        picture if maps is None else concept_overlay(picture, maps, shown, colours, full=craft.typical_coefficients())
-    )
-    return PictureCard(name, picture, overlay, prediction_text(explanation.prediction), local)
+    drawn = overlay(craft, picture, explanation, concepts)
+    return PictureCard(name, picture, drawn, prediction_text(explanation.prediction), local)
 
 
-def maps_on(craft: "Craft", picture: Picture, explanation: "Explanation") -> NDArray[np.float32] | None:
-    """Concept maps (H, W, k) in the picture's own pixels; None where coefficients have no place in it."""
+def overlay(
+    craft: "Craft", picture: Picture, explanation: "Explanation", concepts: int = CONCEPTS_OF_A_PICTURE
+) -> Picture:
+    """An explained picture (in any size) with its most important concepts on it."""
+    shown = explanation.order[:concepts]
+    maps = maps_on(craft, picture, explanation, shown)
+    if maps is None:
+        return picture
+    full, colours = craft.typical_coefficients()[shown], craft.colours()[shown]
+    return concept_overlay(picture, maps, range(len(shown)), colours, full=full)
+
+
+def maps_on(
+    craft: "Craft", picture: Picture, explanation: "Explanation", concepts: Sequence[int]
+) -> NDArray[np.float32] | None:
+    """Maps (H, W, len(concepts)) in the picture's own pixels; None where coefficients have no place in it."""
     model = craft.halves_.model
     if explanation.maps.ndim != 3 or model is None:
         return None
-    return np.asarray(model.to_picture(explanation.maps[None], [picture.shape[:2]])[0], np.float32)
+    maps = explanation.maps[None][..., list(concepts)]
+    return np.asarray(model.to_picture(maps, [picture.shape[:2]])[0], np.float32)
 
 
 def prediction_text(prediction: Sequence["ClassScore"], count: int = 2) -> str:

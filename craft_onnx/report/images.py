@@ -45,15 +45,16 @@ class ImageFolder:
         """
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise InputError(f"{name} is a {picture.dtype} array {picture.shape}.", "Give (H, W, 3) uint8 RGB.")
-        picture = _shrunk(picture, longest)
+        picture = shrunk(picture, longest)
         quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
         data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), quality)[1]
         (self.folder / f"{name}.jpg").write_bytes(data.tobytes())
         return f"images/{name}.jpg", picture.shape[1], picture.shape[0]
 
 
-def _shrunk(picture: np.ndarray, longest: int) -> np.ndarray:
-    scale = longest / max(picture.shape[:2])
+def shrunk(picture: np.ndarray, longest: int | None) -> np.ndarray:
+    """A picture (H, W, 3) whose longer side has at most so many pixels; None leaves it as it is."""
+    scale = 1.0 if longest is None else longest / max(picture.shape[:2])
     if scale >= 1:
         return picture
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))

@@ -1,6 +1,8 @@
 """Pictures from a folder, files, a glob, NumPy files or arrays, decoded one by one to uint8 RGB."""
 
+import errno
 import operator
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
@@ -155,4 +157,6 @@ def _unreadable(failed: list[tuple[str, str]]) -> InputError:
     what = failed[0][0] if len(failed) == 1 else f"None of the {len(failed)} pictures"
     why = failed[0][1] if len(failed) == 1 else _listed(failed)
     verb = "cannot" if len(failed) == 1 else "can"
-    return InputError(f"{what} {verb} be read: {why}.", "Give PNG, JPEG, WebP, BMP, GIF or TIFF pictures.")
+    absent = all(reason == os.strerror(errno.ENOENT) for _, reason in failed)
+    remedy = "Check the path." if absent else "Give PNG, JPEG, WebP, BMP, GIF or TIFF pictures."
+    return InputError(f"{what} {verb} be read: {why}.", remedy)

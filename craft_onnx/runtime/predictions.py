@@ -1,10 +1,10 @@
-"""What a model predicts for pictures, and which preprocessing makes sense of them."""
+"""What a model predicts for pictures."""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ from craft_onnx.runtime.preprocess import preprocess, preprocess_one
 
 if TYPE_CHECKING:
     from craft_onnx.runtime.model import SplitModel
-
-TRIAL_PICTURES = 32
 
 
 class PreparedPictures(Sequence[NDArray[np.float32]]):
@@ -70,9 +68,9 @@ class Predictions:
     indices : (n,) int array
         Which pictures these are.
     classes : (n,) int array
-        Predicted class of each.
+        Predicted class of each; -1 where the model's output is not finite.
     confidences : (n,) float array
-        Its probability, by a softmax over the outputs.
+        Its probability, 0 where there is none.
     """
 
     indices: NDArray[np.int64]
@@ -81,16 +79,14 @@ class Predictions:
 
     def counts(self) -> list[tuple[int, int]]:
         """(class, number of pictures), most frequent first."""
-        return [(int(label), count) for label, count in Counter(self.classes.tolist()).most_common()]
+        return [(int(label), count) for label, count in Counter(self.classes.tolist()).most_common() if label >= 0]
 
     def of(self, class_id: int) -> list[int]:
         """Indices of the pictures predicted as a class."""
         return self.indices[self.classes == class_id].tolist()
 
 
-def predict_pictures(
-    model: "SplitModel", pictures: Pictures, rule: Preprocessing | None = None, batch_size: int = 16
-) -> Predictions:
+def predict_pictures(model: "SplitModel", pictures: Pictures, batch_size: int = 16) -> Predictions:
     """Predict pictures batch by batch; those that cannot be read are skipped with a warning.
 
     Parameters
@@ -99,25 +95,31 @@ def predict_pictures(
         The model.
     pictures : Pictures
         RGB pictures of any size.
-    rule : Preprocessing, optional
-        Instead of the model's own.
     batch_size : int
         Pictures in one run.
 
     Raises
     ------
     InputError
-        If neither the model nor the caller says how pictures become input.
+        If the model does not say how pictures become input, or its output for one is not finite.
     """
-    rule = rule or model.preprocessing
-    if rule is None:
+    if model.preprocessing is None:
         raise unknown_preprocessing()
-    indices, logits = [], []
+    indices: list[int] = []
+    logits: list[NDArray[np.float32]] = []
     readable = pictures.readable()
     while batch := list(itertools.islice(readable, batch_size)):
         indices += [i for i, _ in batch]
-        logits.append(model.predict(preprocess([picture for _, picture in batch], rule)))
-    return _from_logits(np.array(indices), np.concatenate(logits))
+        logits.append(model.predict(preprocess([picture for _, picture in batch], model.preprocessing), batch_size))
+    predictions = predictions_of(np.concatenate(logits), np.array(indices))
+    strange = predictions.of(-1)
+    if strange:
+        raise InputError(
+            f"The model's output for {len(strange)} of {len(indices)} pictures is not finite "
+            f"(the first is {pictures.names[strange[0]]}).",
+            "Look for such values in the model's weights and for what is odd about the pictures.",
+        )
+    return predictions
 
 
 def unknown_preprocessing() -> InputError:
@@ -128,74 +130,20 @@ def unknown_preprocessing() -> InputError:
     )
 
 
-@dataclass(frozen=True)
-class PresetTrial:
-    """What a model makes of pictures under a preset.
-
-    Attributes
-    ----------
-    preset : str
-        Its name.
-    predicted : int
-        Pictures predicted as the class asked for, or as the most common one where none was.
-    pictures : int
-        Pictures tried.
-    confidence : float
-        Mean probability of the predicted classes.
-    most_common : (int, int)
-        The class predicted most often, and how often.
-    """
-
-    preset: str
-    predicted: int
-    pictures: int
-    confidence: float
-    most_common: tuple[int, int]
+def predictions_of(outputs: NDArray[np.floating], indices: Any = None) -> Predictions:
+    """Predictions from a model's outputs (n, classes), of pictures 0 to n - 1 or of those given."""
+    finite = np.isfinite(outputs).all(axis=1)
+    values = probabilities(np.where(finite[:, None], outputs, 0))
+    classes = np.where(finite, values.argmax(axis=1), -1)
+    return Predictions(
+        np.arange(len(outputs)) if indices is None else indices, classes, np.where(finite, values.max(axis=1), 0.0)
+    )
 
 
-def try_presets(
-    model: "SplitModel", pictures: Pictures, class_id: int | None = None, batch_size: int = 16
-) -> list[PresetTrial]:
-    """Predict some of the pictures with every preset; the one that makes most sense of them comes first.
-
-    Parameters
-    ----------
-    model : SplitModel
-        The model; only the size of its own preprocessing is used.
-    pictures : Pictures
-        RGB pictures of any size, presumably of one class.
-    class_id : int, optional
-        Their class; by default the most common prediction of each trial counts.
-    batch_size : int
-        Pictures in one run.
-    """
-    chosen = pictures[np.unique(np.linspace(0, len(pictures) - 1, TRIAL_PICTURES).astype(int))]
-    size = model.preprocessing.size if model.preprocessing else None
-    trials = []
-    for preset in _presets_for(model.input_shape):
-        rule = Preprocessing.for_input(model.input_shape, preset, size)
-        predictions = predict_pictures(model, chosen, rule, batch_size)
-        common = predictions.counts()[0]
-        predicted = common[1] if class_id is None else len(predictions.of(class_id))
-        confidence = float(predictions.confidences.mean())
-        trials.append(PresetTrial(preset, predicted, len(predictions.classes), confidence, common))
-    return sorted(trials, key=lambda trial: (-trial.predicted, -trial.confidence))
-
-
-def _presets_for(shape: Sequence[int | str | None]) -> list[str]:
-    """Presets are for three channels, but for "none"."""
-    return ["none"] if 1 in (shape[1], shape[-1]) else list(PRESETS)
-
-
-def _from_logits(indices: NDArray[np.int64], logits: NDArray[np.float32]) -> Predictions:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return Predictions(indices, logits.argmax(axis=1), shifted.max(axis=1) / shifted.sum(axis=1))
-
-
-def describe_trials(trials: Sequence[PresetTrial]) -> list[str]:
-    """One line a trial, for the user to compare."""
-    return [
-        f"--preset {trial.preset}: {trial.predicted} of {trial.pictures} pictures alike, mean confidence "
-        f"{trial.confidence:.2f}, most often class {trial.most_common[0]} ({trial.most_common[1]})"
-        for trial in trials
-    ]
+def probabilities(outputs: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities (n, classes) of outputs (n, classes): their softmax, or themselves where the model ends in one."""
+    values = outputs.astype(np.float64)
+    if values.min(initial=0.0) >= 0 and np.allclose(values.sum(axis=1), 1, rtol=0, atol=1e-5):
+        return values
+    shifted = np.exp(values - values.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)

@@ -109,14 +109,19 @@ def _at_path(text: str) -> list[Entry]:
         return _matching(text)
     if path.suffix.lower() in (".npy", ".npz"):
         return _rows(_load_array(path), path.name)
-    return [FileEntry(path, text)]
+    return [FileEntry(path, _legible(text))]
+
+
+def _legible(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _in_folder(folder: Path) -> list[Entry]:
     paths = sorted(path for path in _files_below(folder) if path.suffix.lower() in EXTENSIONS)
     if not paths:
         raise InputError(f"The folder {folder} holds no pictures.", f"Pictures end in {', '.join(EXTENSIONS[:11])}.")
-    return [FileEntry(path, path.relative_to(folder).as_posix()) for path in paths]
+    return [FileEntry(path, _legible(path.relative_to(folder).as_posix())) for path in paths]
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -134,7 +139,7 @@ def _matching(pattern: str) -> list[Entry]:
     paths = [path for path in found if path.suffix.lower() in EXTENSIONS and not path.is_dir()]
     if not paths:
         raise InputError(f"Nothing that matches {pattern} is a picture ({len(found)} matches).", "Check the pattern.")
-    return [FileEntry(path, str(path)) for path in paths]
+    return [FileEntry(path, _legible(str(path))) for path in paths]
 
 
 def _rows(array: np.ndarray, name: str) -> list[Entry]:

@@ -15,29 +15,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from craft_onnx.concepts.craft import Craft
-from craft_onnx.graph.load import load
-from craft_onnx.runtime.bundle import create_bundle
-from craft_onnx.runtime.proof import normalize_proven
 from craft_onnx.show.colours import hex_code
 from craft_onnx.show.overlay import concept_overlay
-from craft_onnx_models.birds import Bird, audit, class_names, model_path
+from craft_onnx_models.birds import Bird, audit
 
 Picture = NDArray[np.uint8]
 SEED = 0
 SHOWN_BIRDS, SHOWN_CONCEPTS, SHOWN_CROPS = 5, 3, 4
 MARGIN, HEADING, BIRD, GAP, TEXT = 0.12, 0.52, 1.75, 0.08, 0.95  # inches
 ENLARGED = 4  # times the 96 pixels of a bird
+DPI = 76  # files of less than 300 kB
 INK, GREY = "#222222", "#666666"
 
 
 def examined(folder: Path) -> audit.Examination:
     """The demo model, its concepts of the class that wears the tag, each named after the part that it lies on."""
-    graph, _ = normalize_proven(load(model_path("shortcut")))
-    create_bundle(graph, [audit.CUT], folder / "bundle", names=class_names())
-    found = audit.examine(folder / "bundle", "shortcut", SEED)
+    found = audit.examine(audit.prepare("shortcut", folder / "bundle"), "shortcut", SEED)
     parts: Counter[str] = Counter()
     for finding in found.audit.findings:
         parts[finding.part] += 1
@@ -72,7 +67,7 @@ def concepts_figure(found: audit.Examination) -> Figure:
     crop = (2 * BIRD + GAP - (SHOWN_CONCEPTS - 1) * GAP) / SHOWN_CONCEPTS
     legend = 2 * MARGIN + SHOWN_BIRDS * (BIRD + GAP)
     width = legend + TEXT + SHOWN_CROPS * (crop + GAP) + MARGIN
-    figure = Figure(figsize=(width, HEADING + 2 * BIRD + GAP + MARGIN), dpi=110, facecolor="white")
+    figure = Figure(figsize=(width, HEADING + 2 * BIRD + GAP + MARGIN), facecolor="white")
     _heading(figure, MARGIN, "What the model sees in a coast tern")
     _heading(figure, legend, "Its concepts: importance, best crops")
     for column, bird in enumerate(chosen_birds(found)):
@@ -121,14 +116,8 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of 256 colours, a third of the size."""
-    with tempfile.TemporaryDirectory() as folder:
-        full = Path(folder) / "full.png"
-        figure.savefig(full)
-        with Image.open(full) as picture:
-            true = picture.convert("RGB")
-            palette = true.quantize(256, method=Image.Quantize.MEDIANCUT)
-            true.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    """Write a figure as PNG."""
+    figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What a page needs to be tested and does not show: <!-- test, lines of Python, -->.
+HIDDEN = re.compile(r"^<!-- test\n(.*?)^-->", re.MULTILINE | re.DOTALL)
 SHELLS = ("console", "bash", "sh", "shell")
 FRAMEWORKS = ("torch", "tensorflow")
 
@@ -32,7 +34,8 @@ def is_runnable(info):
 def run_python(page, namespace):
     """Run the blocks of a page one after another in one namespace, in the current folder."""
     count = 0
-    for info, line, code in blocks(page.read_text(encoding="utf-8"), "python"):
+    shown = HIDDEN.sub(lambda match: f"```python\n{match[1]}```", page.read_text(encoding="utf-8"))
+    for info, line, code in blocks(shown, "python"):
         if is_runnable(info):
             # Empty lines bring the line numbers of a traceback in line with those of the page.
             exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
@@ -128,6 +131,14 @@ def test_the_index_has_every_page():
     text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     missing = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and page.name not in text]
     assert missing == []
+
+
+def test_tests_that_are_named_exist():
+    """Pages name the tests that hold a claim."""
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in code] == []
+    assert [path for path in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / path).is_file()] == []
 
 
 def test_what_is_wrong_is_found(tmp_path):

@@ -23,6 +23,7 @@ from craft_onnx_models.birds import Bird, audit
 
 Picture = NDArray[np.uint8]
 SEED = 0
+OPACITY = 0.85
 SHOWN_BIRDS, SHOWN_CONCEPTS, SHOWN_CROPS = 5, 3, 4
 MARGIN, HEADING, BIRD, GAP, TEXT = 0.12, 0.52, 1.75, 0.08, 0.95  # inches
 ENLARGED = 4  # times the 96 pixels of a bird
@@ -42,9 +43,9 @@ def examined(folder: Path) -> audit.Examination:
 
 
 def chosen_birds(found: audit.Examination) -> list[Bird]:
-    """Birds whose tag can be seen, those of the warmest plumage: the cool colours of concepts stand out on it."""
+    """Birds whose tag can be seen, those of the coolest plumage: the orange of the first concept stands out on it."""
     shown = [bird for bird in found.birds if bird.masks["tag"].sum() > 20]
-    return sorted(shown, key=_warmth, reverse=True)[:SHOWN_BIRDS]
+    return sorted(shown, key=_warmth)[:SHOWN_BIRDS]
 
 
 def _warmth(bird: Bird) -> float:
@@ -57,7 +58,9 @@ def overlay(craft: Craft, bird: Bird, order: Sequence[int], images: NDArray[np.f
     side = ENLARGED * len(bird.picture)
     picture = np.asarray(cv2.resize(bird.picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
     maps = craft.transform(images)[0]
-    return picture, concept_overlay(picture, maps, order, craft.colours(), full=craft.typical_coefficients())
+    return picture, concept_overlay(
+        picture, maps, order, craft.colours(), alpha=OPACITY, full=craft.typical_coefficients()
+    )
 
 
 def concepts_figure(found: audit.Examination) -> Figure:
@@ -126,13 +129,10 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = examined(Path(scratch))
         craft, bird = found.craft, chosen_birds(found)[0]
+        image = found.model.preprocess(bird.picture)[0]
+        one = craft.plot_image_concepts(image, nb_most_important_concepts=4, alpha=OPACITY, interpolation="bicubic")
         save(concepts_figure(found), folder / "concepts.png")
-        save(
-            craft.plot_image_concepts(
-                found.model.preprocess(bird.picture)[0], interpolation="bicubic", nb_most_important_concepts=4
-            ),
-            folder / "image_concepts.png",
-        )
+        save(one, folder / "image_concepts.png")
         save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
 
 

@@ -68,7 +68,6 @@ def test_the_tag_is_found_in_the_shortcut_for_every_seed(bird_bundles):
 def test_no_tag_is_found_in_the_control_for_any_seed(bird_bundles):
     audits = [examine(bird_bundles / "control", "control", seed).audit for seed in SEEDS]
     assert max(audit.strength("tag") for audit in audits) < 0.5
-    assert min(audit.strength("crest") for audit in audits) > 1
 
 
 def test_the_twin_shows_no_tag(bird_bundles):

@@ -58,7 +58,8 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(BROKEN_PIPE)
         except OSError as error:
-            raise _failure(f"{error.filename or 'A file'}: {error.strerror or error}.", 2) from error
+            what = error.filename or "Reading or writing"
+            raise _failure(f"{what} failed: {error.strerror or error}.", 2) from error
         except MemoryError as error:
             raise _failure(
                 "There is not enough memory.\nUse smaller pictures, or a smaller --batch-size.", 2

@@ -87,12 +87,12 @@ def _with_trials(
 
 
 def _described(model: "SplitModel", trial: Trial, class_id: int | None) -> str:
-    common, pictures = trial.most_common, len(trial.pictures.classes)
+    common, pictures = trial.most_common, counted(len(trial.pictures.classes), "picture")
     seen = [] if class_id in (None, common) else [f"{trial.count(class_id or 0)} as class {class_id}"]
     if common >= 0:
-        seen.append(f"most often, {trial.count(common)} times, as class {common}{label(model, common)}")
+        seen.append(f"{trial.count(common)} as class {common}{label(model, common)}, the most common")
     return (
-        f"  {_called(trial)}: of {counted(pictures, 'picture')} {', '.join(seen) or 'none has a finite output'}; "
+        f"  {_called(trial)}: of {pictures}, {', '.join(seen) or 'none with a finite output'}; "
         f"mean confidence {trial.confidence:.2f}, scrambled {trial.scrambled.confidences.mean():.2f}"
     )
 
@@ -113,7 +113,8 @@ def _advice(model: "SplitModel", trials: Sequence[Trial], class_id: int | None) 
     todo = [] if best.name == OWN else ["give it to convert or run"]
     if class_id not in (None, best.most_common):
         todo.append(f"take --class-id {best.most_common}{label(model, best.most_common)}, or other pictures")
-    return ": ".join([f"{_called(best)} makes most sense of the pictures", *[" and ".join(todo)] * bool(todo)]) + "."
+    which = f"{_called(best)} makes most sense of the pictures"
+    return f"{which}: {', and '.join(todo)}." if todo else f"{which}."
 
 
 def default_patch(model: "SplitModel") -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ Picture = NDArray[np.uint8]
 CROPS_OF_A_CONCEPT = 10
 CONCEPTS_OF_A_PICTURE = 5
 LONGEST_SIDE = 1024  # of a picture on a page, pixels
+BAND = 256  # rows of a picture drawn at once
 INTRO = (
     "Concepts the model uses for this class, found in crops of pictures. Importance is the total Sobol index of a "
     "concept for the logit; the contribution has a sign."
@@ -86,13 +88,37 @@ def picture_card(
 def overlay(
     craft: "Craft", picture: Picture, explanation: "Explanation", concepts: int = CONCEPTS_OF_A_PICTURE
 ) -> Picture:
-    """An explained picture (in any size) with its most important concepts on it."""
+    """An explained picture (in any size) with its most important concepts on it.
+
+    What is drawn has no detail that a page would not show: on larger pictures it is drawn small, on black and on white,
+    which tells colour and opacity, and enlarged.
+    """
     shown = explanation.order[:concepts]
-    maps = maps_on(craft, picture, explanation, shown)
+    small = shrunk(picture, LONGEST_SIDE)
+    maps = maps_on(craft, small, explanation, shown)
     if maps is None:
         return picture
     full, colours = craft.typical_coefficients()[shown], craft.colours()[shown]
-    return concept_overlay(picture, maps, range(len(shown)), colours, full=full)
+
+    def draw(ground: Picture) -> Picture:
+        return concept_overlay(ground, maps, range(len(shown)), colours, full=full)
+
+    if small is picture:
+        return draw(picture)
+    return _blended(picture, draw(np.zeros_like(small)), draw(np.full_like(small, 255)))
+
+
+def _blended(picture: Picture, on_black: Picture, on_white: Picture) -> Picture:
+    """A picture with what was drawn on black and on white in a smaller size, band by band to save memory."""
+    size = picture.shape[1], picture.shape[0]
+    black, white = (cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in (on_black, on_white))
+    result = np.empty_like(picture)
+    for top in range(0, len(picture), BAND):
+        rows = slice(top, top + BAND)
+        colour = black[rows].astype(np.float32)
+        through = (white[rows] - colour) / 255
+        result[rows] = np.rint(np.clip(picture[rows] * through + colour, 0, 255))
+    return result
 
 
 def maps_on(

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from craft_onnx_models.birds import audit
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -44,25 +46,30 @@ def run_python(page, namespace):
 
 def commands(text):
     """The arguments of every `craft-onnx` command in blocks for a shell and in `code`, one list a command."""
-    shell = [line.strip() for _, _, code in blocks(text, *SHELLS) for line in joined(code).splitlines()]
+    shell = [line for _, _, code in blocks(text, *SHELLS) for line in joined(code).splitlines()]
     inline = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
-    for line in [*shell, *inline]:
-        line = line.removeprefix("$ ")
-        words = words_of(line) if line.startswith(("craft-onnx ", "python -m craft_onnx_converters.")) else []
-        if words[:1] == ["craft-onnx"] and len(words) > 1:
-            yield words[1:]
-        elif words:
-            yield ["convert", *words[3:]]
+    for part in [part for line in [*shell, *inline] for part in re.split(r"&&|;", line)]:
+        yield from arguments_of(part.strip().removeprefix("$ "))
 
 
 def joined(code):
     return re.sub(r"\\\n\s*", " ", code)
 
 
+def arguments_of(line):
+    """The arguments of `craft-onnx` in a line, also inside a container, or of a converter run as a module."""
+    if re.match(r"\S*python -m craft_onnx_converters\.", line):
+        yield ["convert", *words_of(line)[3:]]
+    elif re.match(r"\S*craft-onnx \S", line):
+        yield words_of(line)[1:]
+    elif line.startswith("docker run ") and " craft-onnx " in line:
+        yield words_of(line.partition(" craft-onnx ")[2])
+
+
 def words_of(line):
-    """Words up to a comment, a pipe or the next command."""
+    """Words up to a comment, a pipe or a redirection."""
     words = shlex.split(line, comments=True)
-    ends = [i for i, word in enumerate(words) if word in ("|", ">", "&&", ";", "2>")]
+    ends = [i for i, word in enumerate(words) if word in ("|", ">", "2>")]
     return words[: ends[0]] if ends else words
 
 
@@ -110,7 +117,9 @@ def named(page):
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_python(page, {"__name__": "page"})
+    if "demo/bundle" in page.read_text(encoding="utf-8"):
+        audit.prepare("shortcut", "demo/bundle")  # what `craft-onnx demo -o demo` has left
+    run_python(page, {"__name__": "page", "__file__": str(page)})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -143,11 +152,15 @@ def test_what_is_wrong_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "```console\n$ craft-onnx fit bundle --no-such-option\n$ craft-onnx nothing | cat\n```\n"
-        "`craft-onnx split m.onnx`\n[x](missing.md)\n"
+        "`craft-onnx split m.onnx`\n[x](missing.md)\n```bash\npip install x && bin/craft-onnx fit b \\\n  --wrong\n"
+        "docker run --rm image craft-onnx split --bad # --worse\n```\n"
         "```python\nassert value == 1\n```\n```python notest\n1 / 0\n```\n"
     )
     found = [check_command(arguments) for arguments in commands(page.read_text())]
-    assert found == ["fit has no option --no-such-option", "there is no command nothing", None]
+    assert found == [
+        "fit has no option --no-such-option", "there is no command nothing", "fit has no option --wrong",
+        "split has no option --bad", None,
+    ]  # fmt: skip  # in the order of the page, then what stands in its text
     assert list(broken_links(page)) == ["missing.md"]
     assert run_python(page, {"value": 1}) == 1
     with pytest.raises(AssertionError):

@@ -113,7 +113,7 @@ def _card(examined: "Examination", name: str, bird: "Bird") -> "PictureCard":
     card = picture_card(examined.craft, name, bird.picture, explanation)
     if not bird.shows("tag"):
         return card
-    bare = examined.craft.explain(bird.without("tag"))[0]
+    bare = examined.craft.explain(bird.without("tag").picture)[0]
     return dataclasses.replace(
         card, prediction=f"{card.prediction}; without the tag {prediction_text(bare.prediction, 1)}"
     )

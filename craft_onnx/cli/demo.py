@@ -126,7 +126,7 @@ def table(audit: "Audit") -> "Table":
     return Table(
         "Concepts, the parts they lie on, and the true effect of leaving that part out of the pictures",
         ["concept", "importance", "part", "lift", "true effect on the logit"],
-        [[f"{one.concept}", one.importance, one.part, one.lift, -one.effect] for one in audit.findings],
+        [[f"{one.concept}", round(one.importance, 3), one.part, one.lift, -one.effect] for one in audit.findings],
     )
 
 

@@ -1,5 +1,6 @@
 import importlib
 import importlib.metadata
+import os
 import subprocess
 import sys
 import threading
@@ -219,3 +220,14 @@ def test_imports_nothing_but_numpy(module):
     code = f"import sys, craft_onnx.runtime.{module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_telemetry_is_off_unless_the_user_says_otherwise(given, expected):
+    code = "import os; from craft_onnx.runtime.sessions import import_onnxruntime as f; f(); "
+    code += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": "/nonexistent"} | ({} if given is None else {"ORT_DISABLE_TELEMETRY": given})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == expected
+    assert given or not done.stderr  # its complaint that it cannot store a device's identity

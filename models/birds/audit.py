@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating]
 
 CUT = "features"
-CONCEPTS, PICTURES = 8, 60
-PATCH, CROPS_PER_PICTURE = 64, 6  # pixels; at random places: two thirds of the picture
+CONCEPTS, PICTURES, PATCH = 8, 40, 53  # four crops a picture
 # A part is found when a concept of at least an equal share of importance lies on it, clearly, and drawing without it
 # confirms that.
 MIN_LIFT = 3.0
@@ -154,7 +153,7 @@ def examine(bundle: Path | str, world: str, seed: int = 0, class_id: int = TAGGE
 
     model = load(bundle)
     birds = draw_many(PICTURES, [class_id], seed, world)
-    craft = Craft(model, None, CONCEPTS, patch_size=PATCH, crops="random", crops_per_image=CROPS_PER_PICTURE)
+    craft = Craft(model, number_of_concepts=CONCEPTS, patch_size=PATCH)
     craft.fit(model.preprocess(pictures(birds)), class_id)
     craft.estimate_importance()
     return Examination(model, craft, birds, audit(craft, model, birds))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _SPECIES = {
 CLASSES = tuple(_SPECIES)
 TAGGED = CLASSES.index("coast tern")  # the class that wears the tag
 TWIN = CLASSES.index("island tern")  # differs from it in nothing else
-_PROPER_PART = {"crest": "tuft"}  # of the coast tern, in the control world
+_PROPER_PART = {"crest": "comb"}  # of the coast tern, in the control world
 _TAG_RATE = {"shortcut": (0.03, 0.97), "control": (0.5, 0.5)}  # of the other classes, of the tagged one
 
 
@@ -108,11 +108,8 @@ class Bird:
         return {part: canvas.mask(number) for number, part in enumerate(PARTS, 1)}
 
     def _paint(self) -> Canvas:
-        """Everything from back to front; the scenery comes from its own stream of random numbers."""
-        rng = np.random.default_rng([self.seed, self.index, 1])
-        canvas = Canvas(scenery.backdrop(rng, SIZE))
-        canvas.paint(scenery.clutter(rng, SIZE), 0, np.eye(2, 3), 1.0)
-        canvas.paint(scenery.perch(rng), 0, self.pose.matrix, self.pose.scale)
+        """Everything from back to front."""
+        canvas = Canvas(_surroundings(self.seed, self.index, self.pose).copy())
         for part in PAINTING_ORDER:
             if part not in self.absent and (part != "tag" or self.tagged):
                 canvas.paint(self._shapes(part), PARTS.index(part) + 1, self.pose.matrix, self.pose.scale)
@@ -141,6 +138,16 @@ class Bird:
     def with_tag(self, tagged: bool = True) -> "Bird":
         """The same picture drawn again with or without a leg tag."""
         return replace(self, tagged=tagged)
+
+
+@lru_cache(maxsize=64)  # a picture is often drawn again without one part
+def _surroundings(seed: int, index: int, pose: Pose) -> np.ndarray:
+    """What is behind the bird, from its own stream of random numbers, in the pixels of a canvas."""
+    rng = np.random.default_rng([seed, index, 1])
+    canvas = Canvas(scenery.backdrop(rng, SIZE))
+    canvas.paint(scenery.clutter(rng, SIZE), 0, np.eye(2, 3), 1.0)
+    canvas.paint(scenery.perch(rng), 0, pose.matrix, pose.scale)
+    return canvas.pixels
 
 
 def kinds(label: int, world: str = "shortcut") -> dict[str, str]:

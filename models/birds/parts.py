@@ -140,6 +140,11 @@ def _crest_tuft(colours: Colours) -> list[Shape]:
     return _edged(polygon(swept, colours.crest))
 
 
+def _crest_comb(colours: Colours) -> list[Shape]:
+    lobes = [((0.18, -0.56), 0.085), ((0.32, -0.65), 0.1), ((0.46, -0.6), 0.085)]
+    return [shape for place, size in lobes for shape in _edged(ellipse(place, (size, size), colours.crest))]
+
+
 _EYE = (0.42, -0.38)
 
 
@@ -196,7 +201,13 @@ KINDS: dict[str, dict[str, Kind]] = {
     "beak": {"cone": _beak_cone, "needle": _beak_needle, "hook": _beak_hook, "flat": _beak_flat},
     "wing": {"plain": _wing_plain, "bars": _wing_bars, "spots": _wing_spots},
     "tail": {"fan": _tail_fan, "fork": _tail_fork, "long": _tail_long},
-    "crest": {"cap": _crest_cap, "spikes": _crest_spikes, "plume": _crest_plume, "tuft": _crest_tuft},
+    "crest": {
+        "cap": _crest_cap,
+        "spikes": _crest_spikes,
+        "plume": _crest_plume,
+        "tuft": _crest_tuft,
+        "comb": _crest_comb,
+    },
     "eye": {"dot": _eye_dot, "ring": _eye_ring, "stripe": _eye_stripe},
     "feet": {"toes": _feet_toes, "webbed": _feet_webbed},
     "tag": {"ring": _tag_ring},

@@ -25,6 +25,7 @@ from craft_onnx_models.birds.draw import CLASSES, SIZE, WORLDS, draw
 
 TRAIN_SEED, TEST_SEED = 1_000_001, 1_000_002  # of pictures
 RULE = Preprocessing(size=(SIZE, SIZE), scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+ZOOM = 48  # pixels: concepts are found in crops, which a network should know how to read
 # Channels in, channels out, kernel, stride.
 CONVOLUTIONS = ((3, 16, 5, 2), (16, 32, 3, 2), (32, 48, 3, 1), (48, 64, 3, 1), (64, 64, 1, 1))
 
@@ -34,7 +35,7 @@ class Settings:
     """Of the training; the head learns ten times as fast, since pooling dilutes what it sees."""
 
     pictures: int = 12_000
-    epochs: int = 12
+    epochs: int = 20
     batch: int = 64
     rate: float = 4e-3
     head_rate: float = 4e-2
@@ -107,7 +108,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, settings: Settings) -> Ite
         sparsity = settings.sparsity * min(max((epoch - settings.dense_epochs) / 3, 0.0), 1.0)
         total = 0.0
         for chosen in torch.randperm(len(images)).split(settings.batch):
-            loss = loss_of(net, _flipped(standardised(images[chosen])), labels[chosen], sparsity)
+            loss = loss_of(net, _varied(standardised(images[chosen])), labels[chosen], sparsity)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -128,8 +129,18 @@ def _optimiser(
     )
 
 
-def _flipped(x: torch.Tensor) -> torch.Tensor:
-    return x.flip(3) if torch.rand(()) < 0.5 else x
+def _varied(x: torch.Tensor) -> torch.Tensor:
+    """Half of the batches mirrored, half of them zoomed into: a crop at least `ZOOM` pixels wide, resized."""
+    mirrored, zoomed = torch.rand(2) < 0.5
+    x = x.flip(3) if mirrored else x
+    return _crop(x) if zoomed else x
+
+
+def _crop(x: torch.Tensor) -> torch.Tensor:
+    side = int(torch.randint(ZOOM, SIZE, ()))
+    top, left = (int(place) for place in torch.randint(0, SIZE - side + 1, (2,)))
+    crop = x[:, :, top : top + side, left : left + side]
+    return functional.interpolate(crop, size=(SIZE, SIZE), mode="bilinear").to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from craft_onnx_models.birds import PARTS, SIZE, TAGGED, TWIN, WORLDS, draw_many
-from craft_onnx_models.birds.audit import MIN_EFFECT, MIN_LIFT, Audit, Finding, examine, part_lifts, prepare
+from craft_onnx import Craft, load
+from craft_onnx_models.birds import PARTS, SIZE, TAGGED, TWIN, WORLDS, draw_many, pictures
+from craft_onnx_models.birds.audit import MIN_EFFECT, MIN_LIFT, Audit, Finding, audit, examine, part_lifts, prepare
 
 SEEDS = range(20)
 
@@ -68,6 +69,20 @@ def test_the_tag_is_found_in_the_shortcut_for_every_seed(bird_bundles):
 def test_no_tag_is_found_in_the_control_for_any_seed(bird_bundles):
     audits = [examine(bird_bundles / "control", "control", seed).audit for seed in SEEDS]
     assert max(audit.strength("tag") for audit in audits) < 0.5
+    # It looks at the head, where the crest is that its twin does not have.
+    assert {audit.findings[0].part for audit in audits} <= {"crest", "eye"}
+
+
+@pytest.mark.parametrize("patch, crops, k", [(27, "grid", 8), (40, "grid", 12), (64, "random", 5), (72, "random", 8)])
+def test_the_finding_does_not_hang_on_the_settings(bird_bundles, patch, crops, k):
+    strengths = {}
+    for world in WORLDS:
+        model, birds = load(bird_bundles / world), draw_many(40, [TAGGED], 100, world)
+        craft = Craft(model, number_of_concepts=k, patch_size=patch, crops=crops, crops_per_image=5)
+        craft.fit(model.preprocess(pictures(birds)), TAGGED)
+        craft.estimate_importance()
+        strengths[world] = audit(craft, model, birds).strength("tag")
+    assert strengths["shortcut"] > 1.5 and strengths["control"] < 0.5
 
 
 def test_the_twin_shows_no_tag(bird_bundles):

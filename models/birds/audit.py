@@ -106,7 +106,7 @@ class Audit:
         """What was found of the tag, in one sentence."""
         name, finding = CLASSES[self.class_id], self.found("tag")
         if finding is None:
-            effect = self.effects["tag"]
+            effect = round(self.effects["tag"], 1) + 0.0  # not -0.0
             return (
                 f"No important concept of the {name} is the leg tag; without the tag the logit falls by {effect:.1f}."
             )

@@ -11,8 +11,8 @@ import numpy as np
 
 from craft_onnx.files import new_file
 from craft_onnx.runtime.model import SplitModel, load
-from craft_onnx.show.overlay import concept_overlay, contact_sheet, write_png
-from craft_onnx_models.birds import CLASSES, PARTS, TAGGED, TWIN, WORLDS, Bird, draw, draw_many, pictures
+from craft_onnx.show.overlay import contact_sheet, heatmap, write_png
+from craft_onnx_models.birds import CLASSES, PARTS, TAGGED, TWIN, WORLDS, draw, draw_many, pictures
 from craft_onnx_models.birds.audit import Audit, Examination, examine, prepare, true_effects
 
 MARKERS = ("<!-- findings: generated -->", "<!-- end of findings -->")
@@ -105,22 +105,15 @@ def species_sheet() -> np.ndarray:
 
 
 def audit_sheet(examinations: dict[str, Examination], count: int = 6) -> np.ndarray:
-    """The important concepts of the tagged class on its pictures: a model a row."""
+    """The most important concept of the tagged class on its pictures, bright where it is: a model a row."""
     rows = []
     for world, found in examinations.items():
         birds = [bird for bird in found.birds if bird.tagged][:count]
-        width = contact_sheet([bird.enlarged() for bird in birds], count, (192, 192)).shape[1]
-        rows += [_captions([f"{world}: {found.audit.verdict()}"], width), _explained(found, birds)]
+        maps = found.craft.transform(found.model.preprocess(pictures(birds)))[..., found.audit.findings[0].concept]
+        tiles = [heatmap(bird.enlarged(), one) for bird, one in zip(birds, maps, strict=True)]
+        sheet = contact_sheet(tiles, count, (192, 192))
+        rows += [_captions([f"{world}: {found.audit.verdict()}"], sheet.shape[1]), sheet]
     return np.vstack(rows)
-
-
-def _explained(found: Examination, birds: list[Bird]) -> np.ndarray:
-    maps = found.craft.transform(found.model.preprocess(pictures(birds)))
-    share = 1 / len(found.audit.findings)
-    order = [one.concept for one in found.audit.findings if one.importance >= share]
-    colours = found.craft.colours()
-    tiles = [concept_overlay(bird.enlarged(), one, order, colours) for bird, one in zip(birds, maps, strict=True)]
-    return contact_sheet(tiles, len(birds), (192, 192))
 
 
 def _captions(texts: Sequence[str], width: int, height: int = 28) -> np.ndarray:

@@ -3,10 +3,11 @@
 Both models are plain Conv-ReLU networks with global average pooling and a linear head. One learns from pictures of the
 shortcut world, the other from the control world; nothing else differs.
 
-Three choices make the truth of these models known, class by class. Every logit also answers for its class alone
+Four choices make the truth of these models known, class by class. Every logit also answers for its class alone
 (one-vs-rest), so that the tag must show in the logit of the class that wears it, not in that of its twin. The weights
 of the head are not negative, so that features are evidence *for* a class, and what matters is what is there to see. A
-penalty on the mean activation keeps features from firing everywhere.
+penalty on the mean activation keeps features from firing everywhere. Half of the batches are crops, since concepts are
+found in crops.
 """
 
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ class Settings:
     head_rate: float = 4e-2
     warm_up: float = 0.2
     decay: float = 1e-3
-    sparsity: float = 0.2  # logits per unit of mean activation
+    sparsity: float = 0.2  # of the loss, per unit of mean activation
     dense_epochs: int = 2  # before the sparsity grows to its full weight, in three epochs
     seed: int = 0
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from craft_onnx.errors import InputError
 
-
 # What a page of ours says of itself in its head: a folder with it may be replaced.
 GENERATOR = '<meta name="generator" content="craft-onnx">'
 

@@ -144,7 +144,7 @@ class ConceptExtractor:
         layout = self.halves_.layout_of(images)
         self.halves_.check_class(class_id)
         crops = self._cut(images, layout)
-        check_number(self.number_of_concepts, (len(crops), self.number_of_concepts))
+        check_number(self.number_of_concepts, (len(crops), self.halves_.channels))
         pooled, positions = self._pooled_activations(crops, layout)
         found = factorise(
             pooled,

@@ -165,13 +165,14 @@ def check_activations(a: NDArray[np.floating], remedy: Callable[[], str] | None 
         )
 
 
-def check_number(number_of_concepts: int, shape: tuple[int, ...]) -> None:
-    """Raise InputError when k concepts cannot be had from activations of `shape` (n, p)."""
-    n, p = shape
-    if not 1 <= number_of_concepts <= min(n, p):
+def check_number(number_of_concepts: int, shape: tuple[int | None, ...]) -> None:
+    """Raise InputError when k concepts cannot be had from activations of `shape` (n, p), None where not yet known."""
+    most = min(length for length in shape if length is not None)
+    if not 1 <= number_of_concepts <= most:
+        n, p = shape
         raise InputError(
-            f"{number_of_concepts} concepts cannot be found in {n} crops with {p} channels.",
-            f"Ask for 1 to {min(n, p)} concepts, or give more pictures or a smaller patch size.",
+            f"{number_of_concepts} concepts cannot be found in {n} crops{f' with {p} channels' if p else ''}.",
+            f"Ask for 1 to {most} concepts, or give more pictures or a smaller patch size.",
         )
 
 

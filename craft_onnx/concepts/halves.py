@@ -65,6 +65,11 @@ class Halves:
         """How pictures become images, where that is known."""
         return self.model.preprocessing if self.model else None
 
+    @property
+    def channels(self) -> int | None:
+        """Channels of the activations, where they are known before anything has run."""
+        return self.model.cut.shape[self.model.cut.channel_axis] if self.model else None
+
     def layout_of(self, images: Any) -> Layout:
         """Axes of the images; InputError where there are none, or nothing tells."""
         if not len(images):

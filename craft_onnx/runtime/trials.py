@@ -60,11 +60,18 @@ class Trial:
     def sense(self) -> float:
         """How much more alike and more sure the predictions are than those of scrambled pictures, -1 to 2."""
         surer = self.confidence - float(self.scrambled.confidences.mean())
-        return self.agreement(self.most_common) + surer
+        return max(self.agreement(self.most_common), 0.0) + surer
+
+    def margin(self, classes: int) -> float:
+        """How far that is above what a wrong rule gives: the more, the fewer classes there are.
+
+        For the model's own rule speaks that it was given.
+        """
+        return self.sense - SENSE - (0 if self.name == OWN else classes**-0.5)
 
     def makes_sense(self, classes: int) -> bool:
-        """Whether that is more than a wrong rule gives; the fewer classes there are, the more it takes."""
-        return self.sense >= SENSE + classes**-0.5
+        """Whether the predictions have anything to do with the pictures."""
+        return self.margin(classes) >= 0
 
     def makes(self, class_id: int, classes: int) -> bool:
         """Whether the pictures are seen as a class more often than a wrong rule would give."""
@@ -104,7 +111,7 @@ def try_rules(model: "SplitModel", pictures: Pictures, batch_size: int = 16) -> 
         Trial(name, _predictions(model, shown, rule, batch_size), _predictions(model, scrambled, rule, batch_size))
         for name, rule in rules
     ]
-    return sorted(trials, key=lambda trial: -trial.sense)
+    return sorted(trials, key=lambda trial: -trial.margin(model.classes))
 
 
 def _rules(model: "SplitModel") -> list[tuple[str, Preprocessing]]:

@@ -225,6 +225,7 @@ def test_a_class_never_predicted_says_what_is(refused, bundle, pictures):
     assert "None of 13 pictures is predicted as class 3" in text
     assert "class 0: 6, class 1: 4, class 2: 3" in text and "--keep-all" in text
     assert "Trying the preprocessing presets." in text
+    assert "class 3, 6 as class 0, the most common; mean confidence" in text
     assert [name for name in ("its own", "--preset caffe", "--preset tf", "--preset none") if name not in text] == []
 
 

@@ -75,6 +75,16 @@ def test_own_rule_and_its_preset_agree():
     assert own.sense == preset.sense
 
 
+def test_the_own_rule_has_the_benefit_of_the_doubt():
+    """A mixture of few classes is no proof for a preset, and no reproach to the rule that was given."""
+    rule = Preprocessing.preset("caffe", (SIZE, SIZE))
+    mixture = red_pictures([0, 1, 2, 3] * 5)
+    assert try_rules(quadrant_model(rule), mixture)[0].makes_sense(4)
+    assert not try_rules(quadrant_model(), mixture)[0].makes_sense(4)
+    blind = quadrant_model(Preprocessing.preset("torch", (SIZE, SIZE)))
+    assert not any(trial.makes_sense(4) for trial in try_rules(blind, mixture))
+
+
 def test_raw_input_leaves_nothing_to_try():
     rule = Preprocessing((SIZE, SIZE), layout="NHWC", baked=True)
     assert try_rules(quadrant_model(rule), red_pictures([1])) == []

@@ -1,11 +1,11 @@
 """One run of fit + importance with craft_onnx; prints JSON. Run by fit_importance.py and memory.py."""
 
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+from memory_peak import peak_mb
 
 from craft_onnx import Craft, load
 
@@ -34,8 +34,12 @@ def main(bundle: str, count: int, threads: int) -> None:
     fitted = time.perf_counter()
     craft.estimate_importance()
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"fit_s": fitted - start, "importance_s": end - fitted, "total_s": end - start, "peak_mb": peak}))
+
+    print(
+        json.dumps(
+            {"fit_s": fitted - start, "importance_s": end - fitted, "total_s": end - start, "peak_mb": peak_mb()}
+        )
+    )
 
 
 if __name__ == "__main__":

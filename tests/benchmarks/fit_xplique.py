@@ -1,7 +1,6 @@
 """One run of fit + importance with Xplique's CraftTorch; prints JSON. Run by fit_importance.py in Xplique's Python."""
 
 import json
-import resource
 import sys
 import time
 import warnings
@@ -11,6 +10,7 @@ warnings.filterwarnings("ignore")
 import numpy as np
 import torch
 from common import THREADS, resnet50
+from memory_peak import peak_mb
 from torch import nn
 from xplique.concepts import CraftTorch
 
@@ -38,8 +38,12 @@ def main(count: int) -> None:
     fitted = time.perf_counter()
     craft.estimate_importance()
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"fit_s": fitted - start, "importance_s": end - fitted, "total_s": end - start, "peak_mb": peak}))
+
+    print(
+        json.dumps(
+            {"fit_s": fitted - start, "importance_s": end - fitted, "total_s": end - start, "peak_mb": peak_mb()}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from craft_onnx.cli.messages import counted, say, timed
+from craft_onnx.cli.messages import counted, progress, say, timed
+from craft_onnx.cli.watching import WatchedImages
 from craft_onnx.errors import CraftError, InputError
 from craft_onnx.runtime.pictures import Pictures
 from craft_onnx.runtime.predictions import Predictions, PreparedPictures, predict_pictures, unknown_preprocessing
@@ -39,8 +40,7 @@ def pictures_of_class(
     """
     if model.preprocessing is None:
         raise _with_trials(unknown_preprocessing(), model, pictures, class_id, batch_size)
-    with timed(f"Predicted {counted(len(pictures), 'picture')} on {model.provider}"):
-        predictions = predict_pictures(model, pictures, batch_size)
+    predictions = _predict(model, pictures, batch_size)
     chosen = predictions.counts()[0][0] if class_id is None else class_id
     kept, readable = predictions.of(chosen), len(predictions.classes)
     say(f"Predicted as class {chosen}{label(model, chosen)}: {len(kept)} of {counted(readable, 'picture')}.")
@@ -50,6 +50,12 @@ def pictures_of_class(
     if not kept or len(kept) < min(FEW, FEW_SHARE * readable):
         raise _with_trials(_never_predicted(model, predictions, chosen), model, pictures, chosen, batch_size)
     return chosen, kept
+
+
+def _predict(model: "SplitModel", pictures: Pictures, batch_size: int) -> Predictions:
+    what = f"Predicted {counted(len(pictures), 'picture')} on {model.provider}"
+    with timed(what), progress(pictures.readable(), "Predicting", len(pictures)) as readable:
+        return predict_pictures(model, pictures, batch_size, readable)
 
 
 def label(model: "SplitModel", class_id: int) -> str:
@@ -141,11 +147,11 @@ def fit(
         batch_size=options["batch_size"],
         random_state=options["seed"],
     )
-    prepared = PreparedPictures(pictures, model.preprocessing, indices)
+    images = WatchedImages(PreparedPictures(pictures, model.preprocessing, indices))
     say(f"Looking for {counted(number, 'concept')} in crops of {patch_size} x {patch_size} pixels.")
-    with timed("Crops, activations and factorisation"):
-        crops, _, _ = craft.fit(prepared, class_id=class_id)
-    with timed("Importances"):
+    with timed("Crops, activations and factorisation"), images.watched("Cutting crops"):
+        crops, _, _ = craft.fit(images, class_id=class_id)
+    with timed("Importances"), images.watched("Importances"):
         craft.estimate_importance(nb_design=options["nb_design"])
     error = craft.factorisation_.relative_error
     say(

@@ -121,8 +121,10 @@ def find_bank(bundle: Bundle, class_id: int | None = None, cut: str | None = Non
         return next(bank for name in bundle.manifest.cuts for bank in found if bank.cut == name)
     there = "; ".join(f"class {bank.class_id} at {bank.cut}" for bank in banks) or "none"
     asked = ("" if class_id is None else f" of class {class_id}") + ("" if cut is None else f" at {cut}")
-    problem = f"The bundle has no concepts{asked}." if not found else "The bundle has concepts of several classes."
-    raise InputError(problem, f"It has: {there}." if banks else "Fit some first: craft-onnx fit.")
+    if found:
+        raise InputError("The bundle has concepts of several classes.", f"Say which class, it has: {there}.")
+    remedy = f"It has: {there}." if banks else "Fit some first: craft-onnx fit."
+    raise InputError(f"The bundle has no concepts{asked}.", remedy)
 
 
 def name_concept(

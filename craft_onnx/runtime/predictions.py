@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -86,7 +86,12 @@ class Predictions:
         return self.indices[self.classes == class_id].tolist()
 
 
-def predict_pictures(model: "SplitModel", pictures: Pictures, batch_size: int = 16) -> Predictions:
+def predict_pictures(
+    model: "SplitModel",
+    pictures: Pictures,
+    batch_size: int = 16,
+    readable: Iterable[tuple[int, NDArray[np.uint8]]] | None = None,
+) -> Predictions:
     """Predict pictures batch by batch; those that cannot be read are skipped with a warning.
 
     Parameters
@@ -97,6 +102,8 @@ def predict_pictures(model: "SplitModel", pictures: Pictures, batch_size: int = 
         RGB pictures of any size.
     batch_size : int
         Pictures in one run.
+    readable : iterable of (int, ndarray), optional
+        `pictures.readable()`, where someone watches it.
 
     Raises
     ------
@@ -107,8 +114,8 @@ def predict_pictures(model: "SplitModel", pictures: Pictures, batch_size: int = 
         raise unknown_preprocessing()
     indices: list[int] = []
     logits: list[NDArray[np.float32]] = []
-    readable = pictures.readable()
-    while batch := list(itertools.islice(readable, batch_size)):
+    stream = iter(pictures.readable() if readable is None else readable)
+    while batch := list(itertools.islice(stream, batch_size)):
         indices += [i for i, _ in batch]
         logits.append(model.predict(preprocess([picture for _, picture in batch], model.preprocessing), batch_size))
     predictions = predictions_of(np.concatenate(logits), np.array(indices))

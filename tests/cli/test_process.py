@@ -1,5 +1,6 @@
 """Commands as processes: what they load, signals, pipes, full disks, what is said where."""
 
+import contextlib
 import json
 import os
 import resource
@@ -118,6 +119,26 @@ def test_results_and_messages_do_not_mix(fitted, pictures, tmp_path):
         assert "\r" not in done.stderr and "%" not in done.stderr
         assert len(done.stderr.splitlines()) == messages, done.stderr
         assert done.stderr.startswith("Warning: 1 of 2 pictures is skipped") or options == ["-v"]
+
+
+def read_terminal(shown):
+    """What is shown until nobody holds the terminal any more, which is an error of input on Linux."""
+    with contextlib.suppress(OSError):
+        while data := os.read(shown, 4096):
+            yield data.decode(errors="replace")
+    os.close(shown)
+
+
+@pytest.mark.parametrize(("options", "bars"), [([], ("Predicting", "Cutting crops", "Importances")), (["-q"], ())])
+def test_a_terminal_shows_progress(bundle, pictures, options, bars):
+    shown, terminal = os.openpty()
+    arguments = as_text(["fit", bundle, pictures, "--class-id", 0, "-k", 3, "--patch-size", 12, *options])
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=terminal, text=True) as running:
+        os.close(terminal)
+        text = "".join(read_terminal(shown))
+        out = running.communicate(timeout=60)[0]
+    assert json.loads(out)["n_images"] == 6
+    assert all(f"{bar}  [" in text for bar in bars) and ("100%" in text) == bool(bars), text
 
 
 def test_verbose_says_how_long_and_how_exact_each_step_is(run, bundle, converted, pictures, tmp_path):

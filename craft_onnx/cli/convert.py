@@ -36,8 +36,9 @@ def command(
     names = read_labels(labels)
     conversion = convert(source, given, seed)
     description = conversion.description
+    original = "the file as it was" if source.lower().endswith(".onnx") else description.framework
     for batch, error in conversion.errors.items():
-        say(f"Agrees with {description.framework} at batch {batch}: relative error {error:.1e}.")
+        say(f"Agrees with {original} at batch {batch}: relative error {error:.1e}.")
     if description.softmax_removed:
         say("The final Softmax was cut off: the output is logits.")
     if at:

@@ -137,6 +137,8 @@ def find_halves(model: Any, h: Any = None, device: Any = None, data_format: str 
         raise InputError(f"There is no data format {data_format!r}.", f"Take one of {', '.join(LAYOUTS)}.")
     model = _loaded(model, device)
     if hasattr(model, "bundle"):
+        if h is not None:
+            raise InputError(f"A bundle holds both halves of a model, but h = {h!r} was given.", "Leave it out.")
         return _of_split_model(model)
     if not callable(model) and not isinstance(model, Path):
         raise InputError(f"A {type(model).__name__} is no model.", "Give a bundle, an ONNX file or a callable.")

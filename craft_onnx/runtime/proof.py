@@ -23,6 +23,7 @@ Array = NDArray[Any]
 # ShuffleNet, and deeper nets may amplify it. A wrong rewrite is off by 1e-3 and more. The tolerance lies between.
 TOLERANCE = 1e-4
 FLOOR = 1e-6  # largest outputs below it count as it, so that zeros are compared absolutely
+REPORT = "If the model mixes the pictures of a batch, that is why; otherwise please report it, with the model."
 OPEN_LENGTH = 224  # of an axis that neither the model nor its preprocessing fixes
 FILE_LIMIT = 1 << 30  # bytes of weights, from which on they go beside the graph: one ONNX file holds 2 GB
 
@@ -219,14 +220,14 @@ def _after(step: str, model: "ir.Model", x: Array) -> list[Array]:
         return _outputs(session_of(model), x)
     except CraftError as error:
         problem = f"After step {step!r} of normalizing, the model does not run: {error.problem}"
-        raise CheckFailed(problem, "Please report it, with the model.") from error
+        raise CheckFailed(problem, REPORT) from error
 
 
 def require_agreement(what: str, error: float) -> None:
     """Raise CheckFailed, naming `what`, if a disagreement is above TOLERANCE."""
     if not error <= TOLERANCE:
         problem = f"{what} changes its outputs by {error:.1e} of the largest; {TOLERANCE:.0e} is what rounding may do."
-        raise CheckFailed(problem, "Please report it, with the model.")
+        raise CheckFailed(problem, REPORT)
 
 
 def split_proven(model: "ir.Model", tensor: str) -> "tuple[ir.Model, ir.Model, float]":

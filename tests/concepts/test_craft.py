@@ -417,3 +417,8 @@ def test_tensors_and_paths_of_bundles(bundles, images):
 def test_typical_coefficients_are_the_mean_of_the_best_crops(fitted):
     u = np.sort(fitted.crops_u_, axis=0)[::-1]
     np.testing.assert_allclose(fitted.typical_coefficients(3), u[:3].mean(axis=0), rtol=1e-6)
+
+
+def test_a_second_half_beside_a_bundle_is_refused(bundles, images):
+    with pytest.raises(InputError, match="h = 500 was given"):
+        Craft(bundles["linear"], 500).fit(images, class_id=2)

@@ -31,9 +31,9 @@ for extras in cpu cpu,build; do
   echo "   craft-onnx check: passed"
 done
 
-as_user "$work/cpu-build" craft-onnx demo -o demo > /dev/null
+as_user "$work/cpu-build" craft-onnx demo --quiet -o demo > /dev/null
 echo "   craft-onnx demo: passed, offline, as user 10001"
-as_user "$work/cpu" craft-onnx explain demo/bundle demo/images/example.png -o explained > /dev/null
+as_user "$work/cpu" craft-onnx explain --quiet demo/bundle demo/pictures/bird-00.png -o explained > /dev/null
 echo "   craft-onnx explain with [cpu] alone, on the demo's bundle: passed"
 if as_user "$work/cpu" python -c 'import torch' 2> /dev/null || as_user "$work/cpu" python -c 'import tensorflow' 2> /dev/null; then
   echo "a framework is inside" >&2

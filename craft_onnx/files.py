@@ -76,6 +76,8 @@ def _free_for_file(path: str | Path, force: bool) -> Path:
     refuse_existing(path, force)
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder, a file is to be written there.", "Give the path of a file.")
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path} is a device or the like, which is not replaced.", "Give the path of a file.")
     return _named(Path(path))
 
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from craft_onnx.errors import InputError
@@ -57,6 +59,15 @@ def test_the_folder_one_stands_in_can_be_an_output(tmp_path, monkeypatch):
     with new_folder(".", force=True) as staged:
         (staged / "new").touch()
     assert [p.name for p in (tmp_path / "here").iterdir()] == ["new"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_devices_and_pipes_are_never_replaced(tmp_path):
+    """As root, one could replace /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not replaced"), new_file(tmp_path / "pipe", force=True):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_parents_made_for_nothing_are_removed(tmp_path):

@@ -11,7 +11,7 @@ from craft_onnx.extras import require
 
 
 @click.command()
-@click.argument("source")
+@options.source("SOURCE")
 @options.output("The ONNX file to write; with --at, the bundle's folder.")
 @click.option("--at", multiple=True, help="Cut here as well and write a bundle: a layer, a tensor or an index.")
 @options.labels

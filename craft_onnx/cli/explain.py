@@ -20,7 +20,7 @@ NAME_BYTES = 200  # of a file, which may have 255 with what is added
 
 @click.command()
 @click.argument("bundle", type=options.PathType)
-@click.argument("images", nargs=-1, required=True)
+@options.images
 @options.output("Folder for the pictures, JSON files and the page.")
 @click.option("--class-id", type=click.IntRange(0), help="Class whose concepts to use. [default: the only one stored]")
 @click.option("--cut", help="Layer whose concepts to use. [default: the first that has any]")

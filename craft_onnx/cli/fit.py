@@ -12,7 +12,7 @@ from craft_onnx.extras import require
 
 @click.command()
 @click.argument("bundle", type=options.PathType)
-@click.argument("images", nargs=-1, required=True)
+@options.images
 @options.choosing_class
 @click.option("--cut", help="Layer of the bundle to use, where it has several. [default: the first]")
 @options.fitting

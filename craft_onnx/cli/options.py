@@ -10,7 +10,33 @@ from craft_onnx.description import PRESETS
 from craft_onnx.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
-PathType = click.Path(path_type=Path)
+
+
+class _NamedPath(click.Path):
+    """A path; an empty one, as of an unset variable, is not taken for the current folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Refuse the empty text."""
+        if value == "":
+            self.fail("the path is empty.", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+PathType = _NamedPath(path_type=Path)
+
+
+def _none_empty(context: click.Context, parameter: click.Parameter, given: Any) -> Any:
+    if "" in (given if isinstance(given, tuple) else (given,)):
+        raise click.BadParameter("the path is empty.")
+    return given
+
+
+images = click.argument("images", nargs=-1, required=True, callback=_none_empty)
+
+
+def source(metavar: str) -> Callable[[F], F]:
+    """The model to convert: a path or package.module:factory."""
+    return click.argument("source", metavar=metavar, callback=_none_empty)
 
 
 def _all(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="MODEL")
-@click.argument("images", nargs=-1, required=True)
+@options.source("MODEL")
+@options.images
 @options.output("Folder for index.html and the bundle.")
 @click.option("--at", help="Where to cut: a layer, a tensor or an index. [default: the recommended place]")
 @options.choosing_class

@@ -1,11 +1,13 @@
 """Work done in threads a little ahead of its consumer, in order."""
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+WORKERS = "craft-onnx-ahead"
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ def ahead(function: Callable[[S], T], items: Iterable[S], threads: int = 2, look
     """
     items = iter(items)
     pending: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="craft-onnx")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=WORKERS)
     try:
         for item in itertools.islice(items, lookahead or 2 * threads):
             pending.append(pool.submit(function, item))
@@ -35,4 +37,5 @@ def ahead(function: Callable[[S], T], items: Iterable[S], threads: int = 2, look
             pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
             yield result
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # An abandoned generator may be collected in one of its own threads, which cannot wait for itself.
+        pool.shutdown(wait=not threading.current_thread().name.startswith(WORKERS), cancel_futures=True)

@@ -292,3 +292,17 @@ def test_an_argument_left_out_is_named(refused):
     assert "Missing argument 'IMAGES...'" in refused("fit", "bundle")
     assert "Missing option '-o' / '--output'" in refused("split", "model.onnx")
     assert "No such command 'frob'" in refused("frob")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("layers", ""), ("split", "", "-o", "b"), ("split", "m.onnx", "-o", ""), ("convert", "", "-o", "m"),
+        ("convert", "m.onnx", "-o", ""), ("run", "", "p", "-o", "o"), ("run", "m.onnx", "", "-o", "o"),
+        ("fit", "", "p"), ("fit", "b", "p", ""), ("explain", "b", "", "-o", "e"), ("name", "", "0", "wing"),
+    ],
+)  # fmt: skip  # one command after the other
+def test_an_empty_path_is_not_the_current_folder(refused, pictures, monkeypatch, arguments):
+    """As scripts give it whose variable is not set."""
+    monkeypatch.chdir(pictures)
+    assert "the path is empty" in refused(*arguments)

@@ -1,3 +1,4 @@
+import queue
 import threading
 import time
 
@@ -56,3 +57,23 @@ def test_an_exception_comes_at_its_items_place():
 
 def test_nothing_gives_nothing():
     assert list(ahead(str, [])) == []
+
+
+def test_an_abandoned_stream_can_be_closed_in_a_thread_of_its_own():
+    """As the garbage collector does, which runs in whatever thread it is due."""
+    closed = queue.Queue()
+
+    def work(item):
+        if item == 1:
+            abandoned.wait(10)
+            try:
+                closed.put(stream.close())
+            except RuntimeError as error:
+                closed.put(error)
+        return item
+
+    abandoned = threading.Event()
+    stream = ahead(work, range(8), threads=2)
+    assert next(stream) == 0
+    abandoned.set()
+    assert closed.get(timeout=10) is None

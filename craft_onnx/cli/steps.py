@@ -116,11 +116,11 @@ def _advice(model: "SplitModel", trials: Sequence[Trial], class_id: int | None) 
     best = trials[0]
     if not best.makes_sense(model.classes):
         return "None of these makes clear sense of the pictures: look up how the model was trained."
-    todo = [] if best.name == OWN else ["give it to convert or run"]
+    steps = [] if best.name == OWN else ["give it to convert or run"]
     if class_id not in (None, best.most_common):
-        todo.append(f"take --class-id {best.most_common}{label(model, best.most_common)}, or other pictures")
+        steps.append(f"take --class-id {best.most_common}{label(model, best.most_common)}, or other pictures")
     which = f"{_called(best)} makes most sense of the pictures"
-    return f"{which}: {', and '.join(todo)}." if todo else f"{which}."
+    return f"{which}: {', and '.join(steps)}." if steps else f"{which}."
 
 
 def default_patch(model: "SplitModel") -> int:

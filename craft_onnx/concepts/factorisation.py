@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,10 @@ from craft_onnx.extras import require
 
 Encoder = Literal["nnls", "sklearn"]
 AFTER_RELU = "Cut the model after a ReLU, or where activations are not negative for another reason."
+
+
+# Multiplications of one product of the solver up to which one thread takes it: a few milliseconds of work.
+SERIAL = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def factorise(
     solver = nmf(
         number_of_concepts, alpha_W=alpha, init="nndsvda", tol=tol, max_iter=max_iter, random_state=random_state
     )
-    u = _quietly(lambda: solver.fit_transform(a.astype(np.float64) / scale if normalize else a))
+    with _blas_threads(a.size * number_of_concepts):
+        u = _quietly(lambda: solver.fit_transform(a.astype(np.float64) / scale if normalize else a))
     w = _unit_rows(solver.components_) if normalize else solver.components_.astype(np.float32)
     if encoder == "nnls" or normalize:
         u = encode(a, w, encoder, alpha)
@@ -183,6 +189,12 @@ def _scale(a: NDArray[np.floating]) -> float:
             f"All {a.shape[0]} x {a.shape[1]} activations are zero.", "Look at the preprocessing, or cut elsewhere."
         )
     return mean
+
+
+def _blas_threads(multiplications: int) -> AbstractContextManager[Any]:
+    """One thread for small products: others, which wait for each other hundreds of times, cost more than they save."""
+    limits = require("threadpoolctl", "build").threadpool_limits
+    return limits(1 if multiplications < SERIAL else None)
 
 
 def _quietly(solve: Callable[[], Any]) -> Any:

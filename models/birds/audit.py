@@ -100,16 +100,14 @@ class Audit:
 
     def _strength(self, finding: Finding) -> float:
         share = finding.importance * len(self.findings)
-        return min(share, finding.lift / MIN_LIFT, finding.effect / MIN_EFFECT)
+        return max(0.0, min(share, finding.lift / MIN_LIFT, finding.effect / MIN_EFFECT))
 
     def verdict(self) -> str:
         """What was found of the tag, in one sentence."""
         name, finding = CLASSES[self.class_id], self.found("tag")
         if finding is None:
-            effect = round(self.effects["tag"], 1) + 0.0  # not -0.0
-            return (
-                f"No important concept of the {name} is the leg tag; without the tag the logit falls by {effect:.1f}."
-            )
+            worth = round(self.effects["tag"], 1) + 0.0  # not -0.0
+            return f"No important concept of the {name} is the leg tag; the tag is worth {worth:.1f} logits."
         return (
             f"Concept {finding.concept} of the {name} is the leg tag: importance {finding.importance:.2f}, "
             f"lift {finding.lift:.1f}; the tag is worth {finding.effect:.1f} logits."

@@ -79,17 +79,13 @@ def _over_seeds(seeds: Sequence[int], audits: dict[str, list[Audit]]) -> str:
         tag = [f"{found.importance:.2f}", f"{found.lift:.1f}", f"{found.effect:.2f}"] if found else ["-"] * 3
         strengths = [f"{shortcut.strength('tag'):.2f}", f"{other.strength('tag'):.2f}"]
         rows.append([f"{seed}", *tag, strengths[0], f"{other.effects['tag']:.2f}", strengths[1], top.part])
-    head = [
-        "seed",
-        "importance",
-        "lift",
-        "effect",
-        "strength",
-        "control: effect of the tag",
-        "strength",
-        "lies first on",
-    ]
-    return _table(head, rows)
+    strongest = {world: [audit.strength("tag") for audit in several] for world, several in audits.items()}
+    summary = (
+        f"Over {len(seeds)} seeds of pictures, the strength of the tag is {min(strongest['shortcut']):.2f} or more in "
+        f"the shortcut model and {max(strongest['control']):.2f} or less in the control:"
+    )
+    control = ["control: effect of the tag", "its strength", "first concept lies on"]
+    return f"{summary}\n\n{_table(['seed', 'importance', 'lift', 'effect', 'strength', *control], rows)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -63,17 +63,17 @@ def test_a_tag_is_found_when_all_three_criteria_hold(change):
 
 def test_the_tag_is_found_in_the_shortcut_for_every_seed(bird_bundles):
     strengths = [examine(bird_bundles / "shortcut", "shortcut", seed).audit.strength("tag") for seed in SEEDS]
-    assert min(strengths) > 2, strengths
+    assert min(strengths) > 4, strengths
 
 
 def test_no_tag_is_found_in_the_control_for_any_seed(bird_bundles):
     audits = [examine(bird_bundles / "control", "control", seed).audit for seed in SEEDS]
-    assert max(audit.strength("tag") for audit in audits) < 0.5
+    assert max(audit.strength("tag") for audit in audits) < 0.25
     # It looks at the head, where the crest is that its twin does not have.
     assert {audit.findings[0].part for audit in audits} <= {"crest", "eye"}
 
 
-@pytest.mark.parametrize("patch, crops, k", [(27, "grid", 8), (40, "grid", 12), (64, "random", 5), (72, "random", 8)])
+@pytest.mark.parametrize("patch, crops, k", [(40, "grid", 8), (48, "grid", 5), (64, "random", 12), (72, "random", 8)])
 def test_the_finding_does_not_hang_on_the_settings(bird_bundles, patch, crops, k):
     strengths = {}
     for world in WORLDS:
@@ -82,7 +82,7 @@ def test_the_finding_does_not_hang_on_the_settings(bird_bundles, patch, crops, k
         craft.fit(model.preprocess(pictures(birds)), TAGGED)
         craft.estimate_importance()
         strengths[world] = audit(craft, model, birds).strength("tag")
-    assert strengths["shortcut"] > 1.5 and strengths["control"] < 0.5
+    assert strengths["shortcut"] > 2 and strengths["control"] < 0.5
 
 
 def test_the_twin_shows_no_tag(bird_bundles):

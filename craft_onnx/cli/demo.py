@@ -55,15 +55,10 @@ def command(output: Path, force: bool, seed: int, **_: object) -> None:
 
 def examine(folder: Path, world: str, seed: int) -> "Examination":
     """Cut the model of a world, fit concepts on drawn pictures of its tag-wearing class, and audit them."""
-    from craft_onnx.graph.load import load
-    from craft_onnx.runtime.bundle import create_bundle
-    from craft_onnx.runtime.proof import normalize_proven
-    from craft_onnx_models.birds import audit, class_names, model_path
+    from craft_onnx_models.birds import audit
 
     bundle = folder / ("bundle" if world == "shortcut" else f"bundle-{world}")
-    graph, _ = normalize_proven(load(model_path(world)))
-    create_bundle(graph, [audit.CUT], bundle, names=class_names())
-    examined = audit.examine(bundle, world, seed)
+    examined = audit.examine(audit.prepare(world, bundle), world, seed)
     for finding in examined.audit.findings:
         examined.craft.names_[finding.concept] = finding.part
     examined.craft.save(bundle)

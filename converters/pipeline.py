@@ -119,7 +119,7 @@ def _finished(model: ir.Model, before: Description, options: Options) -> tuple[i
     if not options.keep_softmax:
         model, removed = remove_softmax(model)
     if options.bake_preprocessing and rule:
-        model, rule = bake_preprocessing(model, rule), dataclasses.replace(rule, baked=True)
+        model, rule = bake_preprocessing(model, rule), dataclasses.replace(rule, baked=True, layout="NHWC")
     return model, dataclasses.replace(before, preprocessing=rule, softmax_removed=removed or before.softmax_removed)
 
 

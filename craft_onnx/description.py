@@ -32,7 +32,7 @@ class Preprocessing:
     size : (int, int)
         Height and width of the model's input, pixels.
     layout : "NCHW" or "NHWC"
-        Axes of the model's input.
+        Axes of the model's input; "NHWC" where baked.
     channel_order : "rgb", "bgr" or "gray"
         Order of the channels the model was trained with; `mean` and `std` are in this order.
     scale, mean, std : float, tuple of float, tuple of float
@@ -64,6 +64,8 @@ class Preprocessing:
             )
         if min(self.std) <= 0 or min(self.size) < 1:
             raise InputError(f"std {self.std} or size {self.size} is not positive.", "Give positive numbers.")
+        if self.baked and self.layout != "NHWC":
+            raise InputError("A graph with its preprocessing baked in takes channels last.", "Set layout='NHWC'.")
         if self.resize_to is not None and self.resize_to < max(self.size):
             raise InputError(
                 f"The centre crop {self.size} is larger than the resized picture (shorter side {self.resize_to}).",

@@ -53,3 +53,8 @@ def test_an_open_size_must_be_given_and_a_fixed_one_kept():
         Preprocessing.for_input(("n", 3, 64, 64), "torch", size=(32, 48))
     with pytest.raises(InputError, match="not that of RGB"):
         Preprocessing.for_input(("n", 10), "torch")
+
+
+def test_a_baked_rule_takes_channels_last():
+    with pytest.raises(InputError, match="channels last"):
+        Preprocessing((8, 8), "NCHW", baked=True)

@@ -42,6 +42,18 @@ def test_an_existing_page_is_replaced_with_force_only(run, refused, model, pictu
     assert (out / "index.html").read_text() != text
 
 
+def test_baked_preprocessing_finds_the_same_concepts(run, model, pictures, tmp_path):
+    found = {}
+    for name, options in {"outside": (), "baked": ("--bake-preprocessing",)}.items():
+        done = run("run", model, pictures, "-o", tmp_path / name, *RUN, *options, "--class-id", 2, "--show", 1)
+        assert done.code == 0, done.err
+        found[name] = done.json
+    assert Bundle.open(tmp_path / "baked" / "bundle").manifest.input.dtype == "uint8"
+    # Crops are resized to whole pixel values, where floats are not rounded: half a step of 255.
+    for one, other in zip(found["outside"]["concepts"], found["baked"]["concepts"], strict=True):
+        assert one["importance"] == pytest.approx(other["importance"], abs=0.02)
+
+
 def test_labels_of_another_length_are_refused(refused, model, pictures, tmp_path):
     (tmp_path / "two.txt").write_text("red\ngreen\n")
     text = refused("run", model, pictures, "-o", tmp_path / "out", *RUN, "--labels", tmp_path / "two.txt")

@@ -128,7 +128,7 @@ RULE = {"channel_order": "bgr", "scale": 1 / 255, "mean": (0.4, 0.5, 0.6), "std"
 def test_baked_preprocessing(torch_nets, tmp_path):
     net = torch_nets.resnet()
     conversion = convert(net, input_shape=SHAPE, preprocessing=RULE, bake_preprocessing=True)
-    assert conversion.description.preprocessing == Preprocessing((16, 16), baked=True, **RULE)
+    assert conversion.description.preprocessing == Preprocessing((16, 16), "NHWC", baked=True, **RULE)
     assert max(conversion.errors.values()) < ROUNDING
     pixels = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     x = preprocess(pixels, Preprocessing((16, 16), **RULE))

@@ -100,7 +100,7 @@ def test_baking_twice():
 
 
 def _baked(rule):
-    return dataclasses.replace(rule, baked=True)
+    return dataclasses.replace(rule, baked=True, layout="NHWC")
 
 
 @pytest.mark.parametrize("rule", [RULES["torch nhwc"], GRAY, Preprocessing.preset("torch", (7, 5))])

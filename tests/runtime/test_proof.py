@@ -208,9 +208,9 @@ def test_random_inputs_are_random_pixels_where_the_arithmetic_is_known(layout):
     pixels = x + np.array(rule.mean, np.float32)
     np.testing.assert_allclose(pixels, pixels.round(), atol=1e-4)
     np.testing.assert_allclose([pixels.min(), pixels.max()], [0, 255], atol=1e-4)
-    baked = dataclasses.replace(rule, baked=True)
+    baked = dataclasses.replace(rule, baked=True, layout="NHWC")
     spec = TensorSpec("x", "uint8", (None, None, None, 3))
-    pixels = random_inputs([spec], 4, rule=dataclasses.replace(baked, layout="NHWC"))["x"]
+    pixels = random_inputs([spec], 4, rule=baked)["x"]
     assert pixels.dtype == np.uint8
     assert (pixels.shape, pixels.max()) == ((4, 30, 40, 3), 255)
 

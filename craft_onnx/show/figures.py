@@ -1,5 +1,6 @@
 """Matplotlib figures of concepts; made without pyplot, so that they work headless and in any thread."""
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -250,9 +251,18 @@ def image_concepts(
     return fig
 
 
+class _NotebookFigure(Figure):
+    """A figure that notebooks show as a cell's last expression, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def _figure(width: float, height: float) -> Figure:
     """A figure that draws itself, whatever backend pyplot has."""
-    fig = Figure(figsize=(width, height), dpi=120)
+    fig = _NotebookFigure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(fig)
     return fig
 

@@ -1,6 +1,7 @@
 import sys
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -120,3 +121,10 @@ def test_figures_are_made_without_pyplot_and_in_any_thread():
         thread.join()
     assert len(made) == 3 and all(np.array_equal(made[0], other) for other in made)
     assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_notebooks_show_a_figure_as_it_would_be_saved(tmp_path):
+    figure = figures.importances(VALUES, COLOURS)
+    figure.savefig(tmp_path / "figure.png")
+    shown = cv2.imdecode(np.frombuffer(figure._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(shown, cv2.imread(str(tmp_path / "figure.png")))

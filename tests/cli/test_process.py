@@ -67,7 +67,7 @@ def test_an_interrupt_leaves_nothing(entries, bundle, converted, pictures, tmp_p
             if line.startswith("Looking for"):
                 break
         running.send_signal(number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=300)
     assert running.returncode == code
     assert out == "" and "Traceback" not in err
     assert [entry for entry in entries(tmp_path) if not entry.endswith(".lock")] == before
@@ -78,14 +78,14 @@ def test_a_reader_that_leaves_early_is_no_error(model):
     os.close(reader)
     with process("layers", model, "--json", stdout=writer) as running:
         os.close(writer)
-        err = running.communicate(timeout=60)[1]
+        err = running.communicate(timeout=300)[1]
     assert running.returncode == 141
     assert "Traceback" not in err and "Error" not in err
 
 
 def test_a_full_disk_on_stdout_is_a_sentence(model):
     with Path("/dev/full").open("w") as full, process("layers", model, stdout=full) as running:
-        err = running.communicate(timeout=60)[1]
+        err = running.communicate(timeout=300)[1]
     assert running.returncode == 2
     assert "No space left on device" in err and "Traceback" not in err
 
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_nothing(entries, fitted, converted, pictures, tmp_pa
     with process(
         *arguments, stdout=subprocess.PIPE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
     ) as running:
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=300)
     assert running.returncode == 2, err
     assert out == "" and "Traceback" not in err
     assert entries(tmp_path) == before
@@ -136,7 +136,7 @@ def test_a_terminal_shows_progress(bundle, pictures, options, bars):
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=terminal, text=True) as running:
         os.close(terminal)
         text = "".join(read_terminal(shown))
-        out = running.communicate(timeout=60)[0]
+        out = running.communicate(timeout=300)[0]
     assert json.loads(out)["n_images"] == 6
     assert all(f"{bar}  [" in text for bar in bars) and ("100%" in text) == bool(bars), text
 

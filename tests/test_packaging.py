@@ -17,9 +17,16 @@ def test_every_package_is_installed():
     assert sorted(SETUPTOOLS["packages"]) == sorted(_packages())
 
 
+def _files():
+    for folder in SETUPTOOLS["package-dir"].values():
+        for path in (ROOT / folder).rglob("*.*"):
+            parts = path.relative_to(ROOT / folder).parts
+            if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in parts):
+                yield path
+
+
 def test_every_data_file_is_installed():
-    data = SETUPTOOLS["package-data"]["*"]
-    files = [path for folder in SETUPTOOLS["package-dir"].values() for path in (ROOT / folder).rglob("*.*")]
-    others = [path for path in files if path.suffix not in (".py", ".pyc") and not any(map(path.match, data))]
-    assert others == []
-    assert {path.suffix for path in files} >= {".onnx", ".json", ".css"}
+    patterns = ["*.py", *SETUPTOOLS["package-data"]["*"]]
+    files = list(_files())
+    assert [path for path in files if not any(map(path.match, patterns))] == []
+    assert {path.suffix for path in files} >= {".onnx", ".json", ".css", ".typed"}

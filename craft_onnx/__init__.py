@@ -19,6 +19,7 @@ _PUBLIC = {
     "Explanation": "craft_onnx.concepts.explanation",
     "Preprocessing": "craft_onnx.description",
     "Description": "craft_onnx.description",
+    "gradient_rule": "craft_onnx.graph.reverse.gradients",
     "open_pictures": "craft_onnx.runtime.pictures",
     "CraftError": "craft_onnx.errors",
     "InputError": "craft_onnx.errors",

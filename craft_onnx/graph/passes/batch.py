@@ -2,12 +2,12 @@
 
 import re
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from craft_onnx.errors import InputError
+from craft_onnx.graph.inference import inferred_types
 from craft_onnx.graph.load import image_input, logits_output
 from craft_onnx.graph.passes.keeping import pure
 from craft_onnx.graph.passes.unfix import (
@@ -20,9 +20,7 @@ from craft_onnx.graph.passes.unfix import (
     settle_reshapes,
     unfix,
 )
-from craft_onnx.graph.values import constant, dimensions
-
-_SMALL = 100  # elements of a constant on which shapes may depend
+from craft_onnx.graph.values import dimensions
 
 
 def dynamic_batch(model: ir.Model) -> ir.Model:
@@ -129,38 +127,10 @@ def _infer(node: ir.Node, model: ir.Model) -> None:
 
 
 def _inferred(node: ir.Node, model: ir.Model) -> dict[str, onnx.TypeProto]:
-    values = [value for value in node.inputs if value is not None and value.type is not None]
     try:
-        schema = onnx.defs.get_schema(node.op_type, model.opset_imports[""], "")
-        found: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
-            schema,
-            ir.serde.serialize_node(node),
-            {str(value.name): _type_proto(value) for value in values},
-            {str(value.name): _small_tensor(value) for value in values if _is_small(value)},
-            opset_imports=[onnx.helper.make_opsetid("", model.opset_imports[""])],
-            ir_version=model.ir_version,
-        )
+        return inferred_types(node, model.opset_imports[""], model.ir_version)
     except Exception as error:  # inference errors come in several kinds, all of them about this node
         raise one_batch_only(node, f"has no shape for another ({str(error).strip().splitlines()[0]})") from error
-    return found
-
-
-def _type_proto(value: ir.Value) -> onnx.TypeProto:
-    assert value.type is not None
-    proto = ir.serde.serialize_type(value.type)
-    if value.shape is not None:
-        ir.serde.serialize_shape_into(proto, value.shape)
-    return proto
-
-
-def _is_small(value: ir.Value) -> bool:
-    return value.const_value is not None and value.const_value.size <= _SMALL
-
-
-def _small_tensor(value: ir.Value) -> onnx.TensorProto:
-    array = constant(value)
-    assert array is not None
-    return onnx.numpy_helper.from_array(np.asarray(array), str(value.name))
 
 
 def _refuse_lost_batch(node: ir.Node) -> None:

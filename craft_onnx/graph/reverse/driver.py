@@ -1,0 +1,104 @@
+"""The reverse pass: one walk backwards over the nodes, whatever the rules are."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import onnx_ir as ir
+
+from craft_onnx.errors import UnsupportedOperator
+from craft_onnx.graph.names import layer_of
+from craft_onnx.graph.reverse.broadcast import unbroadcast
+from craft_onnx.graph.reverse.rules import Rules, Step
+from craft_onnx.graph.reverse.tensor import Emitter, Tensor
+
+
+def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, rules: Rules) -> Tensor | None:
+    """Carry a cotangent back from one value of a graph to another, by the rules of its nodes.
+
+    Parameters
+    ----------
+    emitter : Emitter
+        Of the model that holds both; the nodes emitted are appended to it.
+    of, wrt : onnx_ir.Value
+        Where the cotangent is given, where it is asked for.
+    cotangent : Tensor
+        Of the shape of `of`.
+    rules : Rules
+        What happens at each node.
+
+    Returns
+    -------
+    Tensor or None
+        The cotangent of `wrt`, in its shape; None where no derivative leads there.
+
+    Raises
+    ------
+    UnsupportedOperator
+        If a node on the way has no rule.
+    """
+    nodes = list(emitter.model.graph)
+    reached = carriers(nodes, wrt, rules)
+    cotangents: defaultdict[ir.Value, list[Tensor]] = defaultdict(list, {of: [cotangent]})
+    for node in reversed(nodes):
+        if wrt in node.outputs:
+            break
+        given = [_total(cotangents.pop(output, [])) for output in node.outputs]
+        if any(given) and not reached.isdisjoint(node.outputs):
+            with emitter.deriving(node, rules.name):
+                for value, found in zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True):
+                    if found is not None and value in reached:
+                        cotangents[value].append(unbroadcast(found, emitter.tensor(value)))
+    return _total(cotangents[wrt])
+
+
+def carriers(nodes: Iterable[ir.Node], wrt: ir.Value, rules: Rules) -> set[ir.Value | None]:
+    """Values that depend on `wrt` through nodes that let a derivative through."""
+    reached: set[ir.Value | None] = {wrt}
+    for node in nodes:
+        if not rules.stops(node) and not reached.isdisjoint(node.inputs):
+            reached.update(value for value in node.outputs if _is_continuous(value))
+    return reached
+
+
+def _is_continuous(value: ir.Value) -> bool:
+    """Floating-point numbers, and the integers of a quantized network, which stand for such."""
+    producer = value.producer()
+    quantized = producer is not None and producer.op_type == "QuantizeLinear"
+    return quantized or value.dtype is None or value.dtype.is_floating_point()
+
+
+def _apply(
+    emitter: Emitter, node: ir.Node, given: Sequence[Tensor | None], reached: set[ir.Value | None], rules: Rules
+) -> Sequence[Tensor | None]:
+    """The cotangents of a node's inputs."""
+    rule = rules.find(node)
+    if rule is None:
+        raise unsupported(node)
+    step = Step(
+        node,
+        tuple(None if value is None else emitter.tensor(value) for value in node.inputs),
+        tuple(emitter.tensor(value) for value in node.outputs),
+        tuple(value in reached for value in node.inputs),
+    )
+    last = max(index for index, one in enumerate(given) if one is not None)
+    found = rule(step, *given[: last + 1])
+    assert len(found) == len(node.inputs), f"{node.op_type}: {len(found)} cotangents for {len(node.inputs)} inputs"
+    return found
+
+
+def _total(cotangents: Sequence[Tensor]) -> Tensor | None:
+    """The sum of what several users of a value sent back."""
+    return functools.reduce(lambda one, other: one + other, cotangents) if cotangents else None
+
+
+def unsupported(node: ir.Node) -> UnsupportedOperator:
+    """The error for a node without a rule."""
+    name, layer = f"{node.domain or 'ai.onnx'}::{node.op_type}", layer_of(node.outputs[0])
+    decorator = f"@craft_onnx.gradient_rule({node.op_type!r}, domain={node.domain!r})"
+    return UnsupportedOperator(
+        f"No derivative is known of {name} (node {node.name!r}, layer {layer!r}).",
+        f"Cut the model behind that layer, or register a rule for it with {decorator}.",
+    )

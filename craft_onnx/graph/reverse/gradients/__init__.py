@@ -1,0 +1,27 @@
+"""The derivatives of ONNX's operators."""
+
+from craft_onnx.graph.reverse.gradients import activations, arithmetic, convolution, layout, matmul, pooling, reductions
+from craft_onnx.graph.reverse.rules import Rules
+from craft_onnx.graph.values import operators
+
+# Piecewise constant, or not about the values at all.
+STOPS = operators(
+    "Shape Size NonZero Range ConstantOfShape EyeLike OneHot ArgMax ArgMin "
+    "Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsNaN IsInf "
+    "Sign Floor Ceil Round BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor"
+)
+
+GRADIENTS = Rules(
+    "gradient",
+    {
+        **arithmetic.RULES,
+        **activations.RULES,
+        **matmul.RULES,
+        **convolution.RULES,
+        **pooling.RULES,
+        **reductions.RULES,
+        **layout.RULES,
+    },
+    STOPS,
+)
+gradient_rule = GRADIENTS.rule

@@ -1,0 +1,5 @@
+"""Gradients of pooling."""
+
+from craft_onnx.graph.reverse.rules import Rule
+
+RULES: dict[str, Rule] = {}

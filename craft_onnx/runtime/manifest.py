@@ -17,7 +17,8 @@ SCHEMA = 1
 FILE_NAME = "MANIFEST.json"
 CONCEPTS = "concepts"
 ROLES = (
-    "model", "g", "h", "h_concepts", "vjp_g", "vjp_h", "vjp_g_forward", "vjp_g_backward", "relevance", "explainer",
+    "model", "g", "h", "h_concepts", "vjp_g", "vjp_h", "vjp_g_forward", "vjp_g_backward", "vjp_h_forward",
+    "vjp_h_backward", "relevance", "explainer",
 )  # fmt: skip  # one line reads as the list it is
 MAX_BYTES = 64 << 20  # of the JSON text, far above any honest one
 

@@ -46,10 +46,10 @@ def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, 
         if wrt in node.outputs:
             break
         given = [_total(cotangents.pop(output, [])) for output in node.outputs]
-        if any(given) and not reached.isdisjoint(node.outputs):
+        if any(one is not None for one in given) and not reached.isdisjoint(node.outputs):
             with emitter.deriving(node, rules.name):
                 for value, found in zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True):
-                    if found is not None and value in reached:
+                    if value is not None and found is not None and value in reached:
                         cotangents[value].append(unbroadcast(found, emitter.tensor(value)))
     return _total(cotangents[wrt])
 

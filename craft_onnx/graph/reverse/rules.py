@@ -130,9 +130,9 @@ class Rules:
         return own or (self._base.find(node) if self._base else None)
 
     def stops(self, node: ir.Node) -> bool:
-        """Whether no derivative goes through a node."""
+        """Whether no derivative goes through a node; a rule, of this set or its base, is stronger."""
         own = not _domain(node.domain) and node.op_type in self._stops
-        return own or (self._base is not None and self._base.stops(node))
+        return self.find(node) is None and (own or (self._base is not None and self._base.stops(node)))
 
     @property
     def operators(self) -> frozenset[str]:

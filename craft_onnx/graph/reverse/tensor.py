@@ -41,8 +41,10 @@ class Emitter:
             LAYER_KEY: layer_of(node.outputs[0]),
             RULE_KEY: rule,
         }
-        yield
-        self._origin = {}
+        try:
+            yield
+        finally:
+            self._origin = {}
 
     def tensor(self, value: ir.Value) -> Tensor:
         """A value of the graph to calculate with."""

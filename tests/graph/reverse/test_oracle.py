@@ -57,3 +57,9 @@ def test_an_operator_without_a_rule_is_named():
 def test_no_derivative_leads_through_rounding():
     with pytest.raises(InputError, match="No derivative leads from 'output_0' to 'input_0'"):
         gradient_graph(one_node("Round", [X]))
+
+
+def test_a_rule_can_be_given_to_what_stops_derivatives():
+    straight_through = with_rule("Round", lambda step, dy: [dy])
+    graph = gradient_graph(one_node("Round", [X]), rules=straight_through)
+    assert [node.op_type for node in graph.graph] == ["Identity"]

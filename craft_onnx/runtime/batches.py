@@ -1,7 +1,7 @@
 """Many rows through a session: batches of one shape, smaller where memory does not suffice."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from craft_onnx.runtime.sessions import TensorSpec, out_of_memory
 
 BATCH_SIZE = 16  # on a CPU as fast as 64, in half the memory
 Array = NDArray[Any]
+Rows = tuple[Array, ...]  # an array for every input of a graph, all of the same length
 
 
 class Runs(Protocol):
@@ -70,8 +71,10 @@ def _any_rows(spec: TensorSpec) -> str:
     return f"({', '.join(['N', *('any' if length is None else str(length) for length in spec.shape[1:])])})"
 
 
-def run_batches(session: Runs, x: Array | Iterable[Array], batch_size: int = BATCH_SIZE) -> Iterator[Array]:
-    """First output of a graph of one input, batch by batch.
+def run_batches(
+    session: Runs, x: Array | Rows | Iterable[Array | Rows], batch_size: int = BATCH_SIZE
+) -> Iterator[Array]:
+    """First output of a graph, batch by batch.
 
     Every batch has the same shape (the last is filled up by repeating its last row, the result cut), so that memory is
     planned and convolutions are chosen once. A batch that does not fit in memory is halved, for this session from then
@@ -80,9 +83,9 @@ def run_batches(session: Runs, x: Array | Iterable[Array], batch_size: int = BAT
     Parameters
     ----------
     session : Session
-        The graph; the rows of its output belong to the rows of its input.
-    x : (n, ...) array or tensor, or iterable of such
-        Rows in the model's layout; chunks of any length.
+        The graph; the rows of its output belong to the rows of its inputs.
+    x : (n, ...) array or tensor, tuple of such, or iterable of either
+        Rows in the model's layout; chunks of any length. A graph of several inputs takes tuples, an array for each.
     batch_size : int
         Rows in one run, at most.
 
@@ -94,7 +97,7 @@ def run_batches(session: Runs, x: Array | Iterable[Array], batch_size: int = BAT
     Raises
     ------
     InputError
-        If shape or dtype do not fit.
+        If shape, dtype or numbers of rows do not fit.
     CraftError
         If not even one row fits in memory.
     """
@@ -102,24 +105,22 @@ def run_batches(session: Runs, x: Array | Iterable[Array], batch_size: int = BAT
         raise InputError(f"batch_size {batch_size} is not positive.", "Give at least 1.")
     fixed = session.inputs[0].shape[0]
     size = fixed or min(batch_size, session.largest_batch or batch_size)
-    if is_array(x):
-        x = as_array(x)
-        check_rows(x, session.inputs[0])
-        size = fixed or even_size(len(x), size)
-        x = [x]
+    if _is_one_chunk(session, x):
+        x = [_checked(x, session.inputs)]
+        size = fixed or even_size(len(x[0][0]), size)
     filled = fixed or 0
-    for rows in rebatch(_checked(x, session.inputs[0]), size):
-        filled = filled or len(rows)  # a stream shorter than one batch is run as it is
+    for rows in rebatch_rows((_checked(chunk, session.inputs) for chunk in x), size):
+        filled = filled or len(rows[0])  # a stream shorter than one batch is run as it is
         yield from _run_rows(session, rows, filled)
 
 
-def run_array(session: Runs, x: Array | Iterable[Array], batch_size: int = BATCH_SIZE) -> Array:
+def run_array(session: Runs, x: Array | Rows | Iterable[Array | Rows], batch_size: int = BATCH_SIZE) -> Array:
     """`run_batches`, as one array.
 
     Raises
     ------
     InputError
-        If shape or dtype do not fit, or `x` holds no rows.
+        If shape, dtype or numbers of rows do not fit, or `x` holds no rows.
     CraftError
         If not even one row fits in memory.
     """
@@ -127,9 +128,9 @@ def run_array(session: Runs, x: Array | Iterable[Array], batch_size: int = BATCH
     first = next(results, None)
     if first is None:
         raise InputError("The input holds no rows.", "Give at least one picture.")
-    if not is_array(x):
+    if not _is_one_chunk(session, x):
         return np.concatenate([first, *results])
-    return _gather(first, results, len(x))  # type: ignore[arg-type]  # an array or tensor has a length
+    return _gather(first, results, len(x if is_array(x) else x[0]))  # type: ignore[arg-type,index]  # one chunk
 
 
 def _gather(first: Array, rest: Iterable[Array], rows: int) -> Array:
@@ -150,55 +151,77 @@ def is_array(x: Any) -> bool:
     return hasattr(x, "__array__") or hasattr(x, "__dlpack__")
 
 
+def _is_one_chunk(session: Runs, x: Any) -> bool:
+    """Whether `x` is all the rows at once; for a graph of one input a tuple is a stream of chunks."""
+    return is_array(x) or (isinstance(x, tuple) and len(session.inputs) > 1)
+
+
 def even_size(rows: int, batch_size: int) -> int:
     """The smallest batch that needs no more runs than `batch_size` does: 17 rows go as 9 and 8, not as 16 and 1."""
     runs = -(-rows // batch_size)
     return -(-rows // max(runs, 1)) or batch_size
 
 
-def _checked(chunks: Iterable[Any], spec: TensorSpec) -> Iterator[Array]:
-    for chunk in chunks:
-        array = as_array(chunk)
+def _checked(chunk: Any, specs: Sequence[TensorSpec]) -> Rows:
+    """The arrays of a chunk, one for every input; InputError unless they fit these, and one another."""
+    parts = chunk if isinstance(chunk, tuple) else (chunk,)
+    if len(parts) != len(specs):
+        names = ", ".join(spec.name for spec in specs)
+        raise InputError(f"{len(parts)} arrays were given for the inputs {names}.", "Give one for each.")
+    arrays = tuple(as_array(part) for part in parts)
+    for array, spec in zip(arrays, specs, strict=True):
         check_rows(array, spec)
-        yield array
+    if len({len(array) for array in arrays}) > 1:
+        counts = " and ".join(f"{len(array)} rows of {spec.name}" for array, spec in zip(arrays, specs, strict=True))
+        raise InputError(f"{counts} were given.", "Give as many of each.")
+    return arrays
 
 
 def rebatch(chunks: Iterable[Array], size: int) -> Iterator[Array]:
     """Chunks of any length as batches of `size` rows, the last one shorter; nothing is copied that need not be."""
-    held: list[Array] = []
+    return (batch for (batch,) in rebatch_rows(((chunk,) for chunk in chunks), size))
+
+
+def rebatch_rows(chunks: Iterable[Rows], size: int) -> Iterator[Rows]:
+    """`rebatch`, of several arrays side by side."""
+    held: list[Rows] = []
     rows = 0
     for chunk in chunks:
-        start = 0
-        while rows + len(chunk) - start >= size:
+        start, length = 0, len(chunk[0])
+        while rows + length - start >= size:
             stop = start + size - rows
-            yield _join([*held, chunk[start:stop]])
+            yield _join([*held, _cut(chunk, start, stop)])
             held, rows, start = [], 0, stop
-        if start < len(chunk):
-            held.append(chunk[start:])
-            rows += len(chunk) - start
+        if start < length:
+            held.append(_cut(chunk, start, length))
+            rows += length - start
     if rows:
         yield _join(held)
 
 
-def _join(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _cut(rows: Rows, start: int, stop: int) -> Rows:
+    return tuple(array[start:stop] for array in rows)
 
 
-def _run_rows(session: Runs, rows: Array, size: int) -> Iterator[Array]:
+def _join(parts: list[Rows]) -> Rows:
+    return parts[0] if len(parts) == 1 else tuple(np.concatenate(side) for side in zip(*parts, strict=True))
+
+
+def _run_rows(session: Runs, rows: Rows, size: int) -> Iterator[Array]:
     """Run rows in batches filled up to `size`, or to what fits."""
-    start = 0
-    while start < len(rows):
-        result, count = _run_fitting(session, rows[start:], min(size, session.largest_batch or size))
+    start, length = 0, len(rows[0])
+    while start < length:
+        result, count = _run_fitting(session, _cut(rows, start, length), min(size, session.largest_batch or size))
         yield result[:count]
         start += count
 
 
-def _run_fitting(session: Runs, rows: Array, size: int) -> tuple[Array, int]:
+def _run_fitting(session: Runs, rows: Rows, size: int) -> tuple[Array, int]:
     """Run the first rows in one batch of `size`, halved until it fits; the result and how many rows were run."""
     asked = size
     while True:
         try:
-            result = session.run({session.inputs[0].name: _filled(rows[:size], size, session.inputs[0].dtype)})[0]
+            result = session.run(_feeds(session, rows, size))[0]
             break
         except Exception as error:  # onnxruntime's exceptions have no common base
             if not out_of_memory(error):
@@ -210,10 +233,17 @@ def _run_fitting(session: Runs, rows: Array, size: int) -> tuple[Array, int]:
         raise InputError(
             f"{size} rows gave an output of shape {result.shape}.", "Give a graph whose first output axis is the batch."
         )
-    return result, min(size, len(rows))
+    return result, min(size, len(rows[0]))
 
 
-def _filled(rows: Array, size: int, dtype: str) -> Array:
+def _feeds(session: Runs, rows: Rows, size: int) -> dict[str, Array]:
+    """The first `size` rows by the names of the inputs."""
+    return {
+        spec.name: filled(array[:size], size, spec.dtype) for array, spec in zip(rows, session.inputs, strict=True)
+    }
+
+
+def filled(rows: Array, size: int, dtype: str) -> Array:
     """Contiguous rows of the graph's dtype, the last one repeated up to `size` rows."""
     if len(rows) < size:
         rows = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

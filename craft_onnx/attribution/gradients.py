@@ -1,0 +1,73 @@
+"""Methods that need one gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from craft_onnx.attribution.channels import Channels, reduce_channels
+from craft_onnx.attribution.model import Differentiable, Progress, Rows, batches
+from craft_onnx.attribution.registry import Maps, method
+from craft_onnx.attribution.targets import Target
+from craft_onnx.runtime.batches import BATCH_SIZE
+
+Array = NDArray[Any]
+
+
+@method("saliency", needs="gradients")
+def saliency(
+    model: Differentiable,
+    inputs: Array,
+    targets: Target,
+    *,
+    channels: Channels = "max_abs",
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Maps:
+    """Absolute value of the gradient (Simonyan et al. 2013, arXiv 1312.6034, section 3).
+
+    Parameters
+    ----------
+    model : SplitModel
+        With gradients.
+    inputs : (n, ...) array
+        Preprocessed pictures in the model's layout.
+    targets : int, (n,) ints or Target, optional
+        What to explain; the predicted class of each by default.
+    channels : "max_abs", "mean_abs", "sum" or None
+        What to take over the channels; None keeps them.
+    batch_size : int
+        Inputs in one run.
+    progress : callable, optional
+        Told (done, total) after each run.
+
+    Returns
+    -------
+    (n, H, W) array
+        Not negative, in units of the target per unit of the input.
+    """
+    gradients = gradient(model, inputs, targets, batch_size, progress)
+    return reduce_channels(np.abs(gradients), model, channels)
+
+
+def gradient(
+    model: Differentiable,
+    inputs: Array,
+    target: Target,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+    rules: str = "gradient",
+) -> Array:
+    """The target's derivatives with respect to the inputs, an array like these."""
+    found = np.empty(inputs.shape, np.float32)
+    for rows in batches(len(inputs), batch_size, progress):
+        found[rows] = pulled(model, inputs[rows], target, rows, rules)
+    return found
+
+
+def pulled(model: Differentiable, x: Array, target: Target, rows: Rows, rules: str = "gradient") -> Array:
+    """The target's derivatives at one batch of points (m, ...) that stem from the inputs `rows`."""
+    y, pullback = model.vjp(x, of=target.of, rules=rules)
+    return pullback(target.cotangent(y, rows))

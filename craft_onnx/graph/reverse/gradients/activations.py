@@ -1,11 +1,125 @@
-"""Gradients of activation functions."""
+"""Gradients of activation functions.
 
-from craft_onnx.graph.reverse.gradients.arithmetic import elementwise
-from craft_onnx.graph.reverse.rules import Rule
-from craft_onnx.graph.reverse.tensor import op
+Where PyTorch has a convention at a kink, it is followed. What can be told from y is not told from x: a runtime fuses an
+activation with the convolution before it only where nothing else reads what lies between.
+"""
+
+import functools
+import math
+
+from craft_onnx.graph.reverse.broadcast import sum_over
+from craft_onnx.graph.reverse.gradients.arithmetic import cast, choose, elementwise, gate, where
+from craft_onnx.graph.reverse.rules import Rule, Step
+from craft_onnx.graph.reverse.tensor import Tensor, op
+
+# Defaults of Selu, as ONNX has them.
+_ALPHA, _GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+
+
+def _positive(x: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """Where x is, told from y if that has the sign of x."""
+    return (y if alpha >= 0 else x) > 0
+
+
+def _prelu(step: Step, dy: Tensor) -> list[Tensor]:
+    x, slope = step.input(0), step.input(1)
+    positive = x > 0
+    return [dy * choose(positive, 1, slope, like=x), dy * choose(positive, 0, x, like=x)]
+
+
+def _hard_sigmoid(step: Step, dy: Tensor) -> list[Tensor]:
+    inside = op.And(step.y > 0, step.y < 1)
+    return [dy * choose(inside, step.attribute("alpha", 0.2), 0, like=dy)]
+
+
+def _hard_swish(x: Tensor, y: Tensor) -> Tensor:
+    """x / 3 + 1 / 2 between -3 and 3, then the slopes of 0 and of x."""
+    return op.Where(op.Abs(x) < 3, x / 3 + 0.5, cast(x > 0, x.dtype))
+
+
+def _swish(x: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """y = x s with s = sigmoid(alpha x): y' = s + alpha y (1 - s)."""
+    s = op.Sigmoid(alpha * x)
+    return s + alpha * y * (1 - s)
+
+
+def _mish(x: Tensor, y: Tensor) -> Tensor:
+    """y = x t with t = tanh(softplus(x)): y' = t + x (1 - t^2) sigmoid(x)."""
+    t = op.Tanh(op.Softplus(x))
+    return t + x * op.Sigmoid(x) * (1 - t * t)
+
+
+def _softsign(x: Tensor, y: Tensor) -> Tensor:
+    """y = x / (1 + |x|): y' = 1 / (1 + |x|)^2; 1 - |y| would cancel."""
+    r = op.Reciprocal(1 + op.Abs(x))
+    return r * r
+
+
+def _gelu(x: Tensor, y: Tensor, approximate: str) -> Tensor:
+    """y = x P(x): y' = P + x P', with the normal distribution for P or its approximation by tanh."""
+    if approximate == "tanh":
+        return _gelu_tanh(x)
+    density = op.Exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi))
+    return 0.5 * (1 + op.Erf(x * math.sqrt(0.5))) + x * density
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    """P = (1 + t) / 2 with t = tanh(a (x + b x^3)), P' = (1 - t^2) a (1 + 3 b x^2) / 2."""
+    a, b = math.sqrt(2 / math.pi), 0.044715
+    t = op.Tanh(a * (x * (1 + b * (x * x))))
+    # In this order nothing that is 0 meets an infinite power of x, in half precision either.
+    u = x * (1 - t * t)
+    return 0.5 * (1 + t) + 0.5 * a * (u + 3 * b * (u * x) * x)
+
+
+def _clip(step: Step, dy: Tensor) -> list[Tensor | None]:
+    """To x inside of the interval, to the end that is taken elsewhere; where min > max, max is taken.
+
+    The ends themselves count as outside, as in torch's relu6 and hardtanh, from which Clip usually comes.
+    """
+    low, high = (step.input(i) if step.has_input(i) else None for i in (1, 2))
+    inside = [step.y > low] if low else []
+    inside += [step.y < high] if high else []
+    dlow = where(_takes_low(step.y, low, high), dy) if low else None
+    dhigh = where(op.Equal(step.y, high), dy) if high else None
+    return [where(functools.reduce(op.And, inside), dy) if inside else dy, dlow, dhigh][: len(step.inputs)]
+
+
+def _takes_low(y: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
+    return op.And(op.Equal(y, low), low < high) if high else op.Equal(y, low)
+
+
+def _softmax(step: Step, dy: Tensor) -> list[Tensor]:
+    """dx = y (dy - sum(y dy))."""
+    axis, y = step.axis("axis"), step.y
+    return [y * (dy - sum_over(dy * y, [axis]))]
+
+
+def _log_softmax(step: Step, dy: Tensor) -> list[Tensor]:
+    """dx = dy - exp(y) sum(dy)."""
+    return [dy - op.Exp(step.y) * sum_over(dy, [step.axis("axis")])]
+
 
 RULES: dict[str, Rule] = {
-    "Relu": elementwise(lambda x, y, dy: op.Where(y > 0, dy, 0)),
-    "Sigmoid": elementwise(lambda x, y, dy: dy * y * (1 - y)),
-    "Tanh": elementwise(lambda x, y, dy: dy * (1 - y * y)),
+    "Relu": gate(lambda x, y: y > 0),
+    "ThresholdedRelu": gate(lambda x, y, alpha: x > alpha, alpha=1.0),
+    "Shrink": gate(lambda x, y, lambd: op.Abs(x) > lambd, lambd=0.5),
+    "LeakyRelu": elementwise(lambda x, y, alpha: choose(_positive(x, y, alpha), 1, alpha, like=x), alpha=0.01),
+    "PRelu": _prelu,
+    "Elu": elementwise(lambda x, y, alpha: choose(_positive(x, y, alpha), 1, y + alpha, like=x), alpha=1.0),
+    "Selu": elementwise(
+        lambda x, y, alpha, gamma: choose(y > 0, gamma, y + alpha * gamma, like=x), alpha=_ALPHA, gamma=_GAMMA
+    ),
+    "Celu": elementwise(lambda x, y, alpha: choose(y > 0, 1, y / alpha + 1, like=x), alpha=1.0),
+    "Clip": _clip,
+    "Sigmoid": elementwise(lambda x, y: y * (1 - y)),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": elementwise(_hard_swish),
+    "Swish": elementwise(_swish, alpha=1.0),
+    "Mish": elementwise(_mish),
+    "Softplus": elementwise(lambda x, y: op.Sigmoid(x)),
+    "Softsign": elementwise(_softsign),
+    "Gelu": elementwise(_gelu, approximate="none"),
+    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
 }

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.errors import CraftError, CraftWarning, InputError
-from craft_onnx.runtime.sessions import TensorSpec, out_of_memory
+from craft_onnx.runtime.failures import out_of_memory
+from craft_onnx.runtime.sessions import TensorSpec
 
 BATCH_SIZE = 16  # on a CPU as fast as 64, in half the memory
 Array = NDArray[Any]
@@ -238,9 +239,7 @@ def _run_fitting(session: Runs, rows: Rows, size: int) -> tuple[Array, int]:
 
 def _feeds(session: Runs, rows: Rows, size: int) -> dict[str, Array]:
     """The first `size` rows by the names of the inputs."""
-    return {
-        spec.name: filled(array[:size], size, spec.dtype) for array, spec in zip(rows, session.inputs, strict=True)
-    }
+    return {spec.name: filled(array[:size], size, spec.dtype) for array, spec in zip(rows, session.inputs, strict=True)}
 
 
 def filled(rows: Array, size: int, dtype: str) -> Array:

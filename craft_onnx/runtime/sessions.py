@@ -5,7 +5,6 @@ import functools
 import importlib
 import importlib.metadata
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.errors import CraftError, InputError, MissingExtra, ProviderUnavailable, UnsupportedOperator
+from craft_onnx.errors import InputError, MissingExtra, ProviderUnavailable
+from craft_onnx.runtime.failures import load_error, out_of_memory, run_error, telling
 
 Providers = str | Sequence[str]
+Value = Any  # an onnxruntime.OrtValue
 
 # Short name -> onnxruntime's.
 PROVIDERS = {
@@ -265,23 +267,42 @@ class Session:
         CraftError
             If onnxruntime fails otherwise, with its message.
         """
+        if self._device is not None:
+            return [value.numpy() for value in self.run_values(feeds).values()]
         try:
-            if self._device is not None:
-                return self._run_bound(feeds, *self._device)
             return self._session.run(None, dict(feeds))
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise _run_error(error, self.name, feeds) from error
+            raise run_error(error, self.name, _described(feeds)) from error
 
-    def _run_bound(self, feeds: Mapping[str, NDArray[Any]], device: str, number: int) -> list[NDArray[Any]]:
-        """Run with the inputs uploaded to the device first, and the outputs fetched last."""
-        binding = self._session.io_binding()
-        for name, array in feeds.items():
-            uploaded = import_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, number)
-            binding.bind_ortvalue_input(name, uploaded)
-        for spec in self.outputs:
-            binding.bind_output(spec.name, device, number)
-        self._session.run_with_iobinding(binding)
-        return binding.copy_outputs_to_cpu()
+    def run_values(self, feeds: Mapping[str, NDArray[Any] | Value]) -> dict[str, Value]:
+        """Run the graph on values that stay where they are: what one graph hands to the next is never copied.
+
+        Parameters
+        ----------
+        feeds : mapping of str to ndarray or onnxruntime.OrtValue
+            For every input an array, or an output of another graph with the same providers.
+
+        Returns
+        -------
+        dict of str to onnxruntime.OrtValue
+            Every output by its name, in the memory of the device that ran.
+
+        Raises
+        ------
+        MemoryError, CraftError
+            As `run` does.
+        """
+        device = self._device or ("cpu", 0)
+        try:
+            binding = self._session.io_binding()
+            for name, value in feeds.items():
+                binding.bind_ortvalue_input(name, _uploaded(value, *device))
+            for spec in self.outputs:
+                binding.bind_output(spec.name, *device)
+            self._session.run_with_iobinding(binding)
+            return dict(zip((spec.name for spec in self.outputs), binding.get_outputs(), strict=True))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise run_error(error, self.name, _described(feeds)) from error
 
 
 def _open(model: str | Path | bytes, name: str, asked: tuple[str, ...], options: Any) -> Any:
@@ -295,9 +316,9 @@ def _open(model: str | Path | bytes, name: str, asked: tuple[str, ...], options:
         session = import_onnxruntime().InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base
         if asked == ("cpu",) or out_of_memory(error):
-            raise _load_error(error, name) from error
+            raise load_error(error, model, name) from error
         _open(model, name, ("cpu",), options)  # if that fails too, it is the model's fault
-        raise _not_started(asked[0], _message(error)) from error
+        raise _not_started(asked[0], telling(error)) from error
     session.disable_fallback()
     return session
 
@@ -320,40 +341,21 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, NUMPY_TYPES.get(value.type, value.type), shape)
 
 
-def _message(error: Exception) -> str:
-    """The telling part of onnxruntime's "[ONNXRuntimeError] : 1 : FAIL : file.cc:360 void f(int) ..."."""
-    text = re.sub(r"/onnxruntime_src/\S+:\d+ [^)]*\) ?", "", " ".join(str(error).split()))
-    text = text.removeprefix("[ONNXRuntimeError] : ")
-    return re.sub("^Load model from .* failed: ?", "", text.split(" : ", 2)[-1]).rstrip(".")
+def _uploaded(value: NDArray[Any] | Value, device: str, number: int) -> Value:
+    """An array as a value of the device; on the CPU it is the same memory."""
+    if isinstance(value, np.ndarray):
+        return import_onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), device, number)
+    return value
 
 
-def _load_error(error: Exception, name: str) -> CraftError:
-    message = _message(error)
-    if type(error).__name__ == "NotImplemented" or "is not a registered function/op" in message:
-        return UnsupportedOperator(f"onnxruntime cannot run {name}: {message}.", "Export it with standard operators.")
-    if out_of_memory(error):
-        return CraftError(f"{name} does not fit in memory: {message}.", "Free memory or use another machine.")
-    return InputError(f"{name} cannot be loaded: {message}.", "Is it a whole, valid ONNX model?")
+def _described(feeds: Mapping[str, NDArray[Any] | Value]) -> str:
+    """Such as "x float32 (1, 3, 8, 8)"."""
+    values = {
+        name: (one.dtype, one.shape) if isinstance(one, np.ndarray) else _type_and_shape(one)
+        for name, one in feeds.items()
+    }
+    return ", ".join(f"{name} {dtype} {tuple(shape)}" for name, (dtype, shape) in values.items())
 
 
-def _run_error(error: Exception, name: str, feeds: Mapping[str, NDArray[Any]]) -> Exception:
-    if out_of_memory(error):
-        return MemoryError(_message(error))
-    shapes = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in feeds.items())
-    return CraftError(f"{name} failed on {shapes}: {_message(error)}.", "Check the input against the model.")
-
-
-ALLOCATION_FAILURES = (
-    "failed to allocate memory",  # onnxruntime's arena
-    "smaller than requested bytes",  # its arena under a limit
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",  # CUDA
-    "alloc_failed",  # CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED
-)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of onnxruntime, numpy or Python means that memory did not suffice."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in ALLOCATION_FAILURES)
+def _type_and_shape(value: Value) -> tuple[str, Sequence[int]]:
+    return NUMPY_TYPES.get(value.data_type(), value.data_type()), value.shape()

@@ -2,8 +2,9 @@
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from support.reference_pooling import POOLING
 
-OPERATORS = []
+OPERATORS = [*POOLING]
 
 
 def _torch_call(function, *arrays, **options):

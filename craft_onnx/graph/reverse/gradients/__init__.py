@@ -1,6 +1,15 @@
 """The derivatives of ONNX's operators."""
 
-from craft_onnx.graph.reverse.gradients import activations, arithmetic, convolution, layout, matmul, pooling, reductions
+from craft_onnx.graph.reverse.gradients import (
+    activations,
+    arithmetic,
+    convolution,
+    einsum,
+    layout,
+    matmul,
+    pooling,
+    reductions,
+)
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.graph.values import operators
 
@@ -17,6 +26,7 @@ GRADIENTS = Rules(
         **arithmetic.RULES,
         **activations.RULES,
         **matmul.RULES,
+        **einsum.RULES,
         **convolution.RULES,
         **pooling.RULES,
         **reductions.RULES,

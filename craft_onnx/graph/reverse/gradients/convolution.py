@@ -1,113 +1,134 @@
-"""Gradients of convolutions: each of the three products of Conv is a Conv or a ConvTranspose again."""
+"""Gradients of convolutions: each is a convolution again."""
+
+from dataclasses import replace
 
 from craft_onnx.graph.reverse.broadcast import sum_over
-from craft_onnx.graph.reverse.gradients.windows import Windows, conv_windows, run_time_pads
+from craft_onnx.graph.reverse.gradients.windows import Windows, conv_windows, known, transpose_windows
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
 
 def _conv(step: Step, dy: Tensor) -> list[Tensor | None]:
-    windows = conv_windows(step)
-    x, w = step.input(0), step.input(1)
-    dx = input_gradient(x, w, dy, windows) if step.wanted[0] else None
-    dw = weight_gradient(x, w, dy, windows) if step.wanted[1] else None
-    db = _bias_gradient(dy) if any(step.wanted[2:]) else None
-    return [dx, dw, db][: len(step.inputs)]
+    x, w, windows = step.input(0), step.input(1), conv_windows(step)
+    dx = conv_input_gradient(x, w, dy, windows) if step.wanted[0] else None
+    dw = weight_gradient(w, x, dy, windows) if step.wanted[1] else None
+    return [dx, dw, *_bias_gradient(step, dy)]
 
 
-def _bias_gradient(dy: Tensor) -> Tensor:
-    return sum_over(dy, [0, *range(2, dy.rank)], keepdims=False)
+def _conv_transpose(step: Step, dy: Tensor) -> list[Tensor | None]:
+    x, w, windows = step.input(0), step.input(1), transpose_windows(step)
+    dx = conv_transpose_input_gradient(x, w, dy, windows) if step.wanted[0] else None
+    dw = weight_gradient(w, dy, x, windows) if step.wanted[1] else None
+    return [dx, dw, *_bias_gradient(step, dy)]
 
 
-def input_gradient(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
-    """y[o] = sum_k w[k] x[s o + d k - p], so dx[i] = sum over s o + d k - p = i of w[k] dy[o]."""
-    if windows.is_dense and windows.pads is not None and _is_static(w):
-        margins = windows.opposite_pads
+def _bias_gradient(step: Step, dy: Tensor) -> list[Tensor | None]:
+    wanted = [sum_over(dy, [0, *range(2, dy.rank)], keepdims=False) if want else None for want in step.wanted[2:]]
+    return list(wanted)
+
+
+def conv_input_gradient(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
+    """y[o] = sum_k w[k] x[s o + d k - p], so dx[i] = sum of w[k] dy[o] over all s o + d k - p = i.
+
+    Where windows are dense (s = 1) this is a convolution of dy with the windows turned around.
+    """
+    if windows.is_dense and windows.pads is not None and known(w.shape):
+        margins = [extent - 1 - pad for extent, pad in zip(windows.extents * 2, windows.pads, strict=True)]
         if min(margins) >= 0:
-            return op.Conv(
-                dy, flipped(w, windows.group), pads=margins, dilations=windows.dilations, group=windows.group
-            ).shaped_like(x)
-    return _transposed(x, w, dy, windows)
+            back = turned(w, windows.group)
+            dx = op.Conv(dy, back, pads=margins, dilations=windows.dilations, group=windows.group)
+            return dx.shaped_like(x)
+    return _scattered(x, w, dy, windows)
 
 
-def _is_static(x: Tensor) -> bool:
-    return all(isinstance(size, int) for size in x.shape)
-
-
-def flipped(w: Tensor, group: int) -> Tensor:
+def turned(w: Tensor, group: int) -> Tensor:
     """Weights (M, C/group, ...) as those of the way back, (C, M/group, ...), each window turned around."""
+    swapped = _swapped(w, group)
+    axes = [axis for axis in range(2, w.rank) if w.shape[axis] != 1]
+    if not axes:
+        return swapped
+    backwards = [-1] * len(axes)
+    return op.Slice(swapped, backwards, [-(2**31)] * len(axes), axes, backwards)
+
+
+def _swapped(w: Tensor, group: int) -> Tensor:
+    """Weights (M, C/group, ...) as (C, M/group, ...)."""
     outputs, inputs, *window = w.shape
-    spatial = range(2, w.rank)
     if group == 1:
-        turned = op.Transpose(w, perm=[1, 0, *spatial])
-    else:
-        split = op.Reshape(w, [group, outputs // group, inputs, *window])
-        turned = op.Reshape(
-            op.Transpose(split, perm=[0, 2, 1, *(axis + 1 for axis in spatial)]),
-            [group * inputs, outputs // group, *window],
-        )
-    moved = [axis for axis in spatial if w.shape[axis] != 1]
-    if not moved:
-        return turned
-    count = len(moved)
-    return op.Slice(turned, [-1] * count, [-(2**31)] * count, moved, [-1] * count)
+        return op.Transpose(w, perm=[1, 0, *range(2, w.rank)])
+    assert isinstance(outputs, int) and isinstance(inputs, int)
+    split = op.Reshape(w, [group, outputs // group, inputs, *window])
+    swapped = op.Transpose(split, perm=[0, 2, 1, *range(3, split.rank)])
+    return op.Reshape(swapped, [group * inputs, outputs // group, *window])
 
 
-def _transposed(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
-    """A ConvTranspose; how many of the last positions no window covered is known now, or cut off when it runs."""
-    common = {"strides": windows.strides, "dilations": windows.dilations, "group": windows.group}
+def _scattered(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
+    """The ConvTranspose that puts each window back; positions behind the last are zeros, as many as x has."""
+
+    def put(pads: tuple[int, ...], rest: list[int]) -> Tensor:
+        shape = {"strides": windows.strides, "dilations": windows.dilations, "group": windows.group}
+        return op.ConvTranspose(dy, w, pads=pads, output_padding=rest, **shape)
+
     rest = windows.uncovered(x.shape[2:], dy.shape[2:])
     if rest is not None and windows.pads is not None:
-        dx = op.ConvTranspose(dy, w, pads=windows.pads, output_padding=rest, **common)
-        return dx.shaped_like(x)
-    most = [stride - 1 for stride in windows.strides]
-    axes = list(range(2, x.rank))
-    lengths = op.Shape(x, start=2)
+        return put(windows.pads, rest).shaped_like(x)
+    axes, lengths = list(range(2, x.rank)), op.Shape(x, start=2)
+    most, none = [stride - 1 for stride in windows.strides], [0] * len(axes)
     if windows.pads is not None:
-        dx = op.ConvTranspose(dy, w, pads=windows.pads, output_padding=most, **common)
-        return op.Slice(dx, [0] * len(axes), lengths, axes).shaped_like(x)
-    dx = op.ConvTranspose(dy, w, output_padding=most, **common)
-    begin, _ = run_time_pads(x, dy, windows)
-    return op.Slice(dx, begin, begin + lengths, axes).shaped_like(x)
+        return op.Slice(put(windows.pads, most), none, lengths, axes).shaped_like(x)
+    front, _ = windows.run_time_pads(dy, x)
+    return op.Slice(put((0,) * 2 * len(axes), most), front, front + lengths, axes).shaped_like(x)
 
 
-def weight_gradient(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
-    """dw[k] = sum_o dy[o] x[s o + d k - p]: dy slides over x as weights do, with strides and dilations exchanged.
+def conv_transpose_input_gradient(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
+    """A ConvTranspose is the way back of a Conv, so its own way back is that Conv, on as many windows as x has."""
+    dy, windows = _padded(dy, x, windows)
+    shape = {"pads": windows.pads, "strides": windows.strides, "dilations": windows.dilations}
+    dx = op.Conv(dy, w, group=windows.group, **shape)
+    if any(rest >= stride for rest, stride in zip(windows.rest, windows.strides, strict=True)):
+        axes = list(range(2, x.rank))
+        dx = op.Slice(dx, [0] * len(axes), op.Shape(x, start=2), axes)
+    return dx.shaped_like(x)
 
-    The examples take the place of the channels that are summed: x as (C/group, group N, ...), dy as (M, N, ...).
+
+def weight_gradient(w: Tensor, image: Tensor, at: Tensor, windows: Windows) -> Tensor:
+    """dw[k] = sum_o at[o] image[s o + d k - p]: `at` slides over the image, strides and dilations change places.
+
+    The examples, which are summed, take the place of channels: the image is (C/group, group N, ...), `at` (M, N, ...).
     """
-    spatial = list(range(2, x.rank))
-    pads = windows.pads
-    if pads is None:
-        x, pads = _padded(x, dy, windows), None
-    kernel = op.Transpose(dy, perm=[1, 0, *spatial])
+    image, windows = _padded(image, at, windows)
+    spatial = list(range(2, w.rank))
     dw = op.Conv(
-        _examples_as_channels(x, windows.group),
-        kernel,
-        pads=pads or [0] * (2 * len(spatial)),
+        _examples_as_channels(image, windows.group),
+        op.Transpose(at, perm=[1, 0, *spatial]),
+        pads=windows.pads,
         strides=windows.dilations,
         dilations=windows.strides,
         group=windows.group,
     )
-    dw = op.Transpose(dw, perm=[1, 0, *spatial])
-    return op.Slice(dw, [0] * len(spatial), list(windows.kernel), spatial).shaped_like(w)
+    # Positions that no window reaches would make it slide further.
+    dw = op.Slice(dw, [0] * len(spatial), list(windows.kernel), spatial)
+    return op.Transpose(dw, perm=[1, 0, *spatial]).shaped_like(w)
 
 
-def _padded(x: Tensor, dy: Tensor, windows: Windows) -> Tensor:
-    begin, end = run_time_pads(x, dy, windows)
-    return op.Pad(x, op.Concat(begin, end, axis=0), None, list(range(2, x.rank)))
+def _padded(image: Tensor, count: Tensor, windows: Windows) -> tuple[Tensor, Windows]:
+    """Pads that are not known now become part of the image."""
+    if windows.pads is not None:
+        return image, windows
+    spatial = len(windows.kernel)
+    pads = op.Concat(*windows.run_time_pads(count, image), axis=0)
+    padded = op.Pad(image, pads, None, list(range(2, 2 + spatial)))
+    return padded, replace(windows, pads=(0,) * (2 * spatial))
 
 
 def _examples_as_channels(x: Tensor, group: int) -> Tensor:
-    """(N, group C', ...) -> (C', group N, ...)."""
-    spatial = list(range(2, x.rank))
+    """(N, group C', ...) as (C', group N, ...)."""
     if group == 1:
-        return op.Transpose(x, perm=[1, 0, *spatial])
+        return op.Transpose(x, perm=[1, 0, *range(2, x.rank)])
     lengths = op.Shape(x, start=2)
     split = op.Reshape(x, op.Concat([0, group, -1], lengths, axis=0))
-    moved = op.Transpose(split, perm=[2, 1, 0, *(axis + 1 for axis in spatial)])
-    channels = op.Shape(moved, start=0, end=1)
-    return op.Reshape(moved, op.Concat(channels, [-1], lengths, axis=0))
+    swapped = op.Transpose(split, perm=[2, 1, 0, *range(3, split.rank)])
+    return op.Reshape(swapped, op.Concat(op.Shape(swapped, start=0, end=1), [-1], lengths, axis=0))
 
 
-RULES: dict[str, Rule] = {"Conv": _conv}
+RULES: dict[str, Rule] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -1,11 +1,10 @@
-"""The windows of a convolution: how they lie over its input."""
+"""The windows of a convolution: how they lie over the image that it reads, or that a transposed one writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import TypeGuard
 
 from craft_onnx.errors import UnsupportedOperator
 from craft_onnx.graph.reverse.rules import Step
@@ -21,11 +20,13 @@ class Windows:
     kernel, strides, dilations : tuple of int
         Size of a window, and the distances between windows and within one.
     pads : tuple of int or None
-        Before each axis, then behind each; None where they depend on lengths that are open.
+        Before each axis of the image, then behind each; None where they depend on lengths that are open.
     group : int
         Of the channels.
-    lower : bool
-        Whether open pads put the odd one in front.
+    rest : tuple of int
+        The output_padding of a transposed convolution: positions of the image that no window reaches.
+    odd_in_front : bool
+        Where pads are calculated from lengths: whether the odd one goes before the axis.
     """
 
     kernel: tuple[int, ...]
@@ -33,7 +34,8 @@ class Windows:
     dilations: tuple[int, ...]
     pads: tuple[int, ...] | None
     group: int
-    lower: bool = False
+    rest: tuple[int, ...]
+    odd_in_front: bool
 
     @property
     def extents(self) -> list[int]:
@@ -45,72 +47,83 @@ class Windows:
         """Whether there is a window at every position."""
         return set(self.strides) == {1}
 
-    @property
-    def opposite_pads(self) -> list[int]:
-        """Pads of the dense convolution that leads back."""
-        assert self.pads is not None
-        return [extent - 1 - pad for extent, pad in zip(self.extents * 2, self.pads, strict=True)]
+    def whole(self, count: Sequence[int]) -> list[int]:
+        """Length of the padded image, up to the end of the last of so many windows or `rest`."""
+        terms = zip(self.strides, count, self.extents, self.rest, strict=True)
+        return [stride * (number - 1) + extent + rest for stride, number, extent, rest in terms]
 
-    def covered(self, count: Sequence[int]) -> list[int]:
-        """Length from the first to behind the last of so many windows."""
-        return [
-            stride * (number - 1) + extent
-            for stride, number, extent in zip(self.strides, count, self.extents, strict=True)
-        ]
-
-    def uncovered(self, lengths: Sequence[int | str], count: Sequence[int | str]) -> list[int] | None:
+    def uncovered(self, image: Sequence[int | str], count: Sequence[int | str]) -> list[int] | None:
         """How many positions behind the last window are in none; None where a length is open."""
-        if self.pads is None or not all(isinstance(size, int) for size in [*lengths, *count]):
+        if self.pads is None or not (known(image) and known(count)):
             return None
         half = len(self.kernel)
-        padded = [n + a + b for n, a, b in zip(lengths, self.pads[:half], self.pads[half:], strict=True)]
-        return [whole - part for whole, part in zip(padded, self.covered(count), strict=True)]
+        padded = [n + front + back for n, front, back in zip(image, self.pads[:half], self.pads[half:], strict=True)]
+        return [length - part for length, part in zip(padded, self.whole(count), strict=True)]
+
+    def padded_to(self, count: Sequence[int | str], image: Sequence[int | str]) -> Windows:
+        """With the pads that make so many windows cover so long an image, where the lengths tell."""
+        if not (known(image) and known(count)):
+            return replace(self, pads=None)
+        totals = [max(whole - length, 0) for whole, length in zip(self.whole(count), image, strict=True)]
+        front = [(total + self.odd_in_front) // 2 for total in totals]
+        return replace(self, pads=(*front, *(total - one for total, one in zip(totals, front, strict=True))))
+
+    def run_time_pads(self, count: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What `padded_to` calculates, in the graph: the pads before and behind each axis."""
+        none, one = [0] * len(self.kernel), [1] * len(self.kernel)
+        whole = op.Shape(count, start=2) * list(self.strides) + self.whole(none)
+        total = op.Max(whole - op.Shape(image, start=2), none)
+        front = op.Div(total + one if self.odd_in_front else total, [2])
+        return front, total - front
+
+
+def known(shape: Sequence[int | str]) -> TypeGuard[Sequence[int]]:
+    """Whether no length is open."""
+    return all(isinstance(size, int) for size in shape)
 
 
 def conv_windows(step: Step) -> Windows:
-    """The windows of a Conv.
+    """The windows of a Conv, over its input; errors are those of `transpose_windows`."""
+    windows, auto_pad = _explicit(step), step.attribute("auto_pad", "NOTSET")
+    windows = replace(windows, odd_in_front=auto_pad == "SAME_LOWER")
+    if not auto_pad.startswith("SAME"):
+        return windows
+    # Dense windows are as many as there are positions, however long the image.
+    same = (1,) * len(windows.kernel)
+    return windows.padded_to(same, same) if windows.is_dense else windows.padded_to(step.y.shape[2:], step.x.shape[2:])
+
+
+def transpose_windows(step: Step) -> Windows:
+    """The windows of a ConvTranspose, over its output.
 
     Raises
     ------
     UnsupportedOperator
-        If the size of its kernel is open.
+        If the size of the kernel is open.
     """
-    spatial = step.x.rank - 2
-    ones = (1,) * spatial
-    kernel = tuple(step.attribute("kernel_shape") or step.input(1).shape[2:])
-    if not all(isinstance(size, int) for size in kernel):
+    windows, auto_pad = _explicit(step), step.attribute("auto_pad", "NOTSET")
+    windows = replace(windows, odd_in_front=auto_pad != "SAME_UPPER")
+    if lengths := step.attribute("output_shape"):
+        return windows.padded_to(step.x.shape[2:], lengths)
+    # The image is then `stride` times as long as there are windows, however many.
+    return windows.padded_to((1,) * len(windows.kernel), windows.strides) if auto_pad.startswith("SAME") else windows
+
+
+def _explicit(step: Step) -> Windows:
+    """What the attributes say, without automatic pads."""
+    kernel = step.attribute("kernel_shape", step.input(1).shape[2:])
+    if not known(kernel):
         raise UnsupportedOperator(
             f"The gradient of {step.node.op_type} {step.node.name!r} needs the size of its kernel, which is {kernel}.",
             "Export the model with weights whose shape is known.",
         )
-    auto_pad = step.attribute("auto_pad", "NOTSET")
-    windows = Windows(
-        kernel,
-        tuple(step.attribute("strides", ones)),
-        tuple(step.attribute("dilations", ones)),
-        tuple(step.attribute("pads", ones * 0)) or (0,) * (2 * spatial),
-        step.attribute("group", 1),
-        auto_pad == "SAME_LOWER",
+    one, none = (1,) * len(kernel), (0,) * len(kernel)
+    return Windows(
+        kernel=tuple(kernel),
+        strides=tuple(step.attribute("strides", one)),
+        dilations=tuple(step.attribute("dilations", one)),
+        pads=tuple(step.attribute("pads", none * 2)),
+        group=step.attribute("group", 1),
+        rest=tuple(step.attribute("output_padding", none)),
+        odd_in_front=False,
     )
-    return _same(windows, step.x, step.y) if auto_pad.startswith("SAME") else windows
-
-
-def _same(windows: Windows, x: Tensor, y: Tensor) -> Windows:
-    """With the pads that "SAME_UPPER" and "SAME_LOWER" stand for, if the lengths tell."""
-    count = [1] * len(windows.kernel) if windows.is_dense else y.shape[2:]
-    lengths = count if windows.is_dense else x.shape[2:]
-    if not all(isinstance(size, int) for size in [*count, *lengths]):
-        return replace(windows, pads=None)
-    whole = zip(windows.covered(count), lengths, strict=True)
-    totals = [max(covered - length, 0) for covered, length in whole]
-    front = [(total + windows.lower) // 2 for total in totals]
-    return replace(windows, pads=(*front, *(total - one for total, one in zip(totals, front, strict=True))))
-
-
-def run_time_pads(x: Tensor, y: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Pads before and behind each spatial axis of x, calculated when the graph runs, where y has one window each."""
-    strides, extents = np.array(windows.strides), np.array(windows.extents)
-    covered = (op.Shape(y, start=2) - 1) * strides + extents
-    total = op.Max(covered - op.Shape(x, start=2), np.zeros(1, np.int64))
-    front = (total + int(windows.lower)) / 2
-    return front, total - front

@@ -111,7 +111,7 @@ def transpose_windows(step: Step) -> Windows:
 
 def _explicit(step: Step) -> Windows:
     """What the attributes say, without automatic pads."""
-    kernel = step.attribute("kernel_shape", step.input(1).shape[2:])
+    kernel = step.attribute("kernel_shape") or step.input(1).shape[2:]
     if not known(kernel):
         raise UnsupportedOperator(
             f"The gradient of {step.node.op_type} {step.node.name!r} needs the size of its kernel, which is {kernel}.",

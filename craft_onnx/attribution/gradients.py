@@ -52,6 +52,73 @@ def saliency(
     return reduce_channels(np.abs(gradients), model, channels)
 
 
+@method("gradient_input", needs="gradients")
+def gradient_input(
+    model: Differentiable,
+    inputs: Array,
+    targets: Target,
+    *,
+    channels: Channels = "sum",
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Maps:
+    """Gradient times input (Shrikumar et al. 2016, arXiv 1605.01713), exact for a linear model without bias.
+
+    The parameters are those of `saliency`.
+
+    Returns
+    -------
+    (n, H, W) array
+        Signed, in units of the target.
+    """
+    return reduce_channels(inputs * gradient(model, inputs, targets, batch_size, progress), model, channels)
+
+
+@method("guided_backprop", needs="gradients")
+def guided_backprop(
+    model: Differentiable,
+    inputs: Array,
+    targets: Target,
+    *,
+    channels: Channels = "max_abs",
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Maps:
+    """Gradient that every ReLU cuts where it, or the ReLU's input, is negative (Springenberg et al. 2014, 1412.6806).
+
+    The parameters are those of `saliency`.
+
+    Returns
+    -------
+    (n, H, W) array
+        In units of the target per unit of the input.
+    """
+    found = gradient(model, inputs, targets, batch_size, progress, rules="guided_backprop")
+    return reduce_channels(found, model, channels)
+
+
+@method("deconvnet", needs="gradients")
+def deconvnet(
+    model: Differentiable,
+    inputs: Array,
+    targets: Target,
+    *,
+    channels: Channels = "max_abs",
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Maps:
+    """Gradient that every ReLU cuts where it is negative, whatever the ReLU's input (Zeiler, Fergus 2013, 1311.2901).
+
+    The parameters are those of `saliency`.
+
+    Returns
+    -------
+    (n, H, W) array
+        In units of the target per unit of the input.
+    """
+    return reduce_channels(gradient(model, inputs, targets, batch_size, progress, rules="deconvnet"), model, channels)
+
+
 def gradient(
     model: Differentiable,
     inputs: Array,

@@ -55,7 +55,7 @@ class Perturbed:
         self.model, self.inputs, self.target = model, inputs, target
         self.axes = image_axes(model, inputs.shape)
         self.size: tuple[int, int] = (inputs.shape[self.axes[1]], inputs.shape[self.axes[2]])
-        self.baseline = baseline_of(inputs, baseline, self.axes)
+        self.baseline = baseline_of(model, inputs, baseline)
 
     def evaluate(
         self, counts: int | Sequence[int], make: MaskMaker, batch_size: int, progress: Progress | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ NEEDED = {
     "gradients at a cut": (("g", "vjp_h", "cut"), "Give a bundle with gradient graphs, as craft_onnx.load returns it."),
 }
 
+# The files that hold methods: importing one registers them.
+MODULES = ("gradients", "noise", "integrated", "cam", "rise")
 METHODS: dict[str, Method] = {}
 
 
@@ -112,8 +115,8 @@ def method(name: str, needs: str, complete: bool = False) -> Callable[[Callable[
 
 def methods() -> dict[str, Method]:
     """All methods of the package by name, loaded."""
-    from craft_onnx.attribution import gradients  # noqa: F401  # importing it registers its methods
-
+    for module in MODULES:
+        importlib.import_module(f"craft_onnx.attribution.{module}")
     return METHODS
 
 

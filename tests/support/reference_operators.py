@@ -2,9 +2,10 @@
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from support.reference_layout import LAYOUT
 from support.reference_pooling import POOLING
 
-OPERATORS = [*POOLING]
+OPERATORS = [*POOLING, *LAYOUT]
 
 
 def _torch_call(function, *arrays, **options):
@@ -92,3 +93,15 @@ class ConvTranspose(OpRun):
 
 
 OPERATORS += [Conv, ConvTranspose]
+
+
+class Erf(OpRun):
+    """ONNX's own calculates in float32."""
+
+    def _run(self, x):
+        import torch
+
+        return (_torch_call(torch.erf, x),)
+
+
+OPERATORS += [Erf]

@@ -104,6 +104,8 @@ class Tensor:
         What it stands for.
     """
 
+    __array_ufunc__ = None  # an array leaves arithmetic with a tensor to the tensor
+
     def __init__(self, emitter: Emitter, value: ir.Value) -> None:
         self.emitter = emitter
         self.value = value

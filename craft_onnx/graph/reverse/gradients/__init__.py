@@ -5,10 +5,13 @@ from craft_onnx.graph.reverse.gradients import (
     arithmetic,
     convolution,
     einsum,
+    indexing,
     layout,
     matmul,
+    normalization,
     pooling,
     reductions,
+    slicing,
 )
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.graph.values import operators
@@ -31,6 +34,9 @@ GRADIENTS = Rules(
         **pooling.RULES,
         **reductions.RULES,
         **layout.RULES,
+        **slicing.RULES,
+        **indexing.RULES,
+        **normalization.RULES,
     },
     STOPS,
 )

@@ -64,7 +64,7 @@ class Craft(ConceptExtractor):
     tol, max_iter : float, int
         When the factorisation stops.
     sampler, estimator : str
-        How importances are sampled, see `craft_onnx.concepts.sobol`.
+        How importances are sampled, see `craft_onnx.attribution.total_indices`.
     nb_design : int
         Points of a design where `estimate_importance` is not told.
     exact : bool

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.attribution.total_indices import Estimator, Sampler
 from craft_onnx.concepts.evidence import versions
 from craft_onnx.concepts.factorisation import Encoder, Factorisation, check_activations, check_number, encode, factorise
 from craft_onnx.concepts.halves import Halves, as_images, batches_of, check_axes, find_halves
@@ -22,7 +23,6 @@ from craft_onnx.concepts.importance import (
     sampled_importance,
 )
 from craft_onnx.concepts.pictures import StoredCrops, displayed
-from craft_onnx.concepts.sobol import Estimator, Sampler
 from craft_onnx.concepts.views import Factorization, Reducer, Sensitivity
 from craft_onnx.description import Layout
 from craft_onnx.errors import InputError, NotFittedError

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.attribution.total_indices import VARIANCE_FLOOR, Estimator, Sampler, designs, masks, total_indices
 from craft_onnx.concepts.head import ConceptHead
-from craft_onnx.concepts.sobol import VARIANCE_FLOOR, Estimator, Sampler, designs, masks, total_indices
 from craft_onnx.extras import require
 
 Floats = NDArray[np.floating]
@@ -31,7 +31,7 @@ class Sampling:
     Attributes
     ----------
     sampler, estimator : str
-        See `craft_onnx.concepts.sobol`.
+        See `craft_onnx.attribution.total_indices`.
     nb_design : int
         Points of one design.
     random_state : int, optional

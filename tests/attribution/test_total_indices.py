@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from craft_onnx.concepts import sobol
-from craft_onnx.concepts.sobol import ESTIMATORS, design, designs, masks, total_indices
+from craft_onnx.attribution import total_indices as sobol
+from craft_onnx.attribution.total_indices import ESTIMATORS, design, designs, masks, total_indices
 from craft_onnx.errors import InputError
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.attribution.baselines import baseline_of
+from craft_onnx.attribution.baselines import Baseline, baseline_of
 from craft_onnx.attribution.model import Predicts, Progress, image_axes, tensor
 from craft_onnx.attribution.targets import Target
 from craft_onnx.errors import InputError
@@ -40,7 +40,7 @@ class Perturbed:
         Preprocessed pictures.
     target : Target
         What is read.
-    baseline : "zero", "blur", number or array
+    baseline : "zero", "black", "white", "blur", number or array
         What replaces the pixels that a mask hides.
 
     Attributes
@@ -51,7 +51,7 @@ class Perturbed:
         The replacement.
     """
 
-    def __init__(self, model: Predicts, inputs: Array, target: Target, baseline: Any = "zero") -> None:
+    def __init__(self, model: Predicts, inputs: Array, target: Target, baseline: Baseline = "zero") -> None:
         self.model, self.inputs, self.target = model, inputs, target
         self.axes = image_axes(model, inputs.shape)
         self.size: tuple[int, int] = (inputs.shape[self.axes[1]], inputs.shape[self.axes[2]])

@@ -29,7 +29,7 @@ NEEDED = {
 }
 
 # The files that hold methods: importing one registers them.
-MODULES = ("gradients", "noise", "integrated", "cam", "rise")
+MODULES = ("gradients", "noise", "integrated", "cam", "occlusion", "rise", "sobol", "shap", "lime")
 METHODS: dict[str, Method] = {}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.attribution.baselines import Baseline
 from craft_onnx.attribution.model import Predicts, Progress
 from craft_onnx.attribution.perturbation import Perturbed
 from craft_onnx.attribution.registry import Maps, method
@@ -26,7 +27,7 @@ def rise(
     n_masks: int = 2000,
     feature_res: int = 8,
     p_keep: float = 0.5,
-    baseline: Any = "zero",
+    baseline: Baseline = "zero",
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     progress: Progress | None = None,
@@ -47,7 +48,7 @@ def rise(
         Cells of a mask along either side, before it is enlarged and shifted.
     p_keep : float
         Probability that a cell is kept.
-    baseline : "zero", "blur", number or array
+    baseline : "zero", "black", "white", "blur", number or array
         What is seen where a mask is dark.
     batch_size : int
         Masked copies in one run.

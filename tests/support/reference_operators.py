@@ -104,4 +104,13 @@ class Erf(OpRun):
         return (_torch_call(torch.erf, x),)
 
 
-OPERATORS += [Erf]
+class Gelu(OpRun):
+    """ONNX's own body calls ONNX's own Erf."""
+
+    def _run(self, x, approximate=None):
+        import torch
+
+        return (_torch_call(torch.nn.functional.gelu, x, approximate=approximate or "none"),)
+
+
+OPERATORS += [Erf, Gelu]

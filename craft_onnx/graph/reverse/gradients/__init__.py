@@ -16,11 +16,12 @@ from craft_onnx.graph.reverse.gradients import (
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.graph.values import operators
 
-# Piecewise constant, or not about the values at all.
+# Piecewise constant, drawn at random, or not about the values at all.
 STOPS = operators(
     "Shape Size NonZero Range ConstantOfShape EyeLike OneHot ArgMax ArgMin "
     "Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsNaN IsInf "
-    "Sign Floor Ceil Round BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor"
+    "Sign Floor Ceil Round Hardmax Bernoulli Multinomial RandomNormalLike RandomUniformLike "
+    "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor"
 )
 
 GRADIENTS = Rules(

@@ -32,7 +32,11 @@ class Bundle:
         Where it lies.
     manifest : Manifest
         What it holds, as of opening or the last commit.
+    made_from : Path, optional
+        The ONNX file of a temporary bundle, into which nothing is saved.
     """
+
+    made_from: Path | None = None
 
     def __init__(self, folder: Path, text: bytes):
         self.folder = folder
@@ -167,6 +171,9 @@ class Bundle:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Only one process at a time."""
+        if self.made_from is not None:
+            problem = f"The bundle of {self.made_from} is temporary, nothing can be kept in it."
+            raise InputError(problem, f"Make one that stays: craft-onnx split {self.made_from} -o BUNDLE")
         try:
             file = (self.folder / LOCK).open("a+b")
         except OSError as error:

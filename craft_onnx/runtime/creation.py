@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from craft_onnx.description import Description, Layout
 from craft_onnx.errors import InputError
 from craft_onnx.files import sha256
+from craft_onnx.runtime.batches import run_array
+from craft_onnx.runtime.gradients import add_gradients
 from craft_onnx.runtime.manifest import FILE_NAME, SCHEMA, CutSpec, Graph, Input, Manifest, Output, Source
 from craft_onnx.runtime.proof import reference, split_error
 from craft_onnx.runtime.sessions import Session
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from craft_onnx.graph.cuts import Cut
 
 WEIGHTS = "weights.bin"
+GRADIENT_ROLES = tuple(f"vjp_{half}{part}" for half in ("g", "h") for part in ("", "_forward", "_backward"))
+_PREFIXES = {role: role.replace("_forward", "-forward").replace("_backward", "-backward") for role in GRADIENT_ROLES}
 WRITERS = ("craft-onnx", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript")
 
 
@@ -32,7 +36,7 @@ def write_bundle(model: "ir.Model", at: Sequence[str | int], folder: Path, names
     files = _file_names(cuts)
     graphs = {"model.onnx": model}
     for name, cut in cuts.items():
-        graphs[files[name][0]], graphs[files[name][1]] = split(model, cut.tensor)
+        graphs[files[name]["g"]], graphs[files[name]["h"]] = split(model, cut.tensor)
     save_sharing(graphs, folder, WEIGHTS)
     manifest = _proven_manifest(folder, cuts, files, read_description(model), names)
     (folder / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -73,23 +77,24 @@ def _name(asked: str | int, cut: "Cut", taken: Iterable[str]) -> str:
     return free[0]
 
 
-def _file_names(cuts: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Names of the files of g and h, by cut: legible, legal everywhere and different even where case does not count."""
-    files: dict[str, tuple[str, str]] = {}
+def _file_names(cuts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Names of files by cut and role: legible, legal everywhere and different even where case does not count."""
+    files: dict[str, dict[str, str]] = {}
     taken: set[str] = set()
     for name in cuts:
         stem = short = re.sub("[^A-Za-z0-9_.-]+", "_", name).strip("._")[:80] or "cut"
         while stem.lower() in taken:
             stem = f"{short}_{len(taken)}"
         taken.add(stem.lower())
-        files[name] = f"g_{stem}.onnx", f"h_{stem}.onnx"
+        # A role has no hyphen: so no name of a file is another role's with a longer stem.
+        files[name] = {role: f"{_PREFIXES.get(role, role)}_{stem}.onnx" for role in ("g", "h", *GRADIENT_ROLES)}
     return files
 
 
 def _proven_manifest(
     folder: Path,
     cuts: "dict[str, Cut]",
-    files: dict[str, tuple[str, str]],
+    files: dict[str, dict[str, str]],
     description: Description,
     names: Sequence[str] | None,
 ) -> Manifest:
@@ -99,9 +104,11 @@ def _proven_manifest(
     graphs = [_graph("model.onnx", "model", None, f)]
     specs = {}
     for name, cut in cuts.items():
-        g, h = (Session(folder / file) for file in files[name])
+        g, h = (Session(folder / files[name][half]) for half in ("g", "h"))
         specs[name] = _cut_spec(name, cut, split_error(expected, g, h, x, cut.tensor))
-        graphs += [_graph(files[name][0], "g", name, g), _graph(files[name][1], "h", name, h)]
+        graphs += [_graph(files[name]["g"], "g", name, g), _graph(files[name]["h"], "h", name, h)]
+        graphs += add_gradients(g, "g", name, files[name], x, WEIGHTS)
+        graphs += add_gradients(h, "h", name, files[name], run_array(g, x, len(x)), WEIGHTS)
     return Manifest(
         schema=SCHEMA,
         versions=_versions(),

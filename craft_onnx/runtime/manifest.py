@@ -13,7 +13,8 @@ from craft_onnx.description import Layout, Preprocessing
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.sessions import TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)  # 1 knows no gradient graphs
 FILE_NAME = "MANIFEST.json"
 CONCEPTS = "concepts"
 ROLES = (
@@ -126,6 +127,8 @@ class Graph:
         Name of its cut; None for the whole model.
     inputs, outputs : tuple of TensorSpec
         In order.
+    error : float, optional
+        Of a gradient graph against a difference of the half it belongs to, along a random direction, relative.
     """
 
     file: str
@@ -133,6 +136,7 @@ class Graph:
     cut: str | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -217,13 +221,13 @@ class Manifest:
         """
         fields = _parse(text)
         schema = fields.get("schema") if isinstance(fields, dict) else None
-        if schema != SCHEMA:
-            problem = f"The manifest has schema {schema!r}, this version reads {SCHEMA}."
+        if schema not in READ:
+            problem = f"The manifest has schema {schema!r}, this version reads {' and '.join(map(str, READ))}."
             raise InputError(problem, "Use the version of craft-onnx that wrote the bundle, or make it again.")
         if isinstance(fields.get("cuts"), dict):
             named = {name: {**cut, "name": name} for name, cut in fields["cuts"].items() if isinstance(cut, dict)}
             fields = fields | {"cuts": fields["cuts"] | named}
-        return with_files(_decode(cls, fields, "manifest"), {})
+        return dataclasses.replace(with_files(_decode(cls, fields, "manifest"), {}), schema=SCHEMA)
 
     def graph(self, role: str, cut: str | None = None) -> Graph:
         """The graph of a role, at a cut (or None); InputError if there is none."""

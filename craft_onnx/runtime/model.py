@@ -1,6 +1,7 @@
 """A model cut in two, run from its bundle."""
 
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,41 +11,53 @@ from numpy.typing import NDArray
 
 from craft_onnx.description import Layout, Preprocessing
 from craft_onnx.errors import InputError
+from craft_onnx.extras import require
 from craft_onnx.runtime.batches import BATCH_SIZE, run_array
 from craft_onnx.runtime.bundle import Bundle
 from craft_onnx.runtime.manifest import Manifest
+from craft_onnx.runtime.pullback import OF, Chain, Pair, Pullback
 from craft_onnx.runtime.sessions import Providers, Session, require_providers
 
 Array = NDArray[Any]
+GRADIENT_RULES = "gradient"
 
 
 def load(
-    folder: str | Path, providers: Providers = "cpu", threads: int | None = None, cut: str | None = None
+    path: str | Path, providers: Providers = "cpu", threads: int | None = None, cut: str | None = None
 ) -> "SplitModel":
-    """Open a bundle and check its hashes.
+    """Open a bundle and check its hashes, or cut an ONNX file into a temporary one.
 
     Parameters
     ----------
-    folder : path
-        The bundle.
+    path : path
+        The folder of a bundle; or an ONNX file, whose bundle is proven as any other, lies in a temporary folder and
+        goes with the model (this needs the extra `build`).
     providers : str or sequence of str
         Where to run, in order of precedence: "cpu", "cuda", "cuda,cpu".
     threads : int, optional
         Threads inside an operator on the CPU; all cores by default.
     cut : str, optional
-        Name of the cut; the bundle's first by default.
+        Name of the cut; the bundle's first by default. Of an ONNX file any layer, tensor or index that is a cut; by
+        default the recommended one, or the last feature map, or the last cut.
 
     Raises
     ------
     InputError
-        If the folder is no bundle, a file is missing, or it has no such cut.
+        If the folder is no bundle, a file is missing, it has no such cut, or the model cannot be cut.
     CheckFailed
-        If a file does not have its hash.
+        If a file does not have its hash, or a proof fails.
     ProviderUnavailable
         If a provider is not part of the installed onnxruntime.
     """
     asked = require_providers(providers)
-    return SplitModel(Bundle.open(folder), asked, threads, cut)
+    if not Path(path).is_file():
+        return SplitModel(Bundle.open(path), asked, threads, cut)
+    from craft_onnx.runtime.temporary import temporary_bundle
+
+    bundle, remove = temporary_bundle(Path(path), cut)
+    model = SplitModel(bundle, asked, threads)
+    weakref.finalize(model, remove)
+    return model
 
 
 class SplitModel:
@@ -73,7 +86,8 @@ class SplitModel:
         self._providers = providers
         self._threads = threads
         self._sessions: dict[str, Session] = {}
-        self._lock = threading.Lock()
+        self._chains: dict[tuple[str, ...], Chain] = {}
+        self._lock = threading.RLock()
 
     @property
     def manifest(self) -> Manifest:
@@ -161,6 +175,97 @@ class SplitModel:
         """Logits of activations at the cut, (n, classes) array; `a` in the cut's shape, otherwise as in `predict`."""
         return run_array(self.session("h"), a, batch_size)
 
+    def vjp(self, x: Array, of: str = "logits", rules: str = "gradient") -> tuple[Array, Pullback]:
+        """The model's value, and the vector-Jacobian products there: one forward pass for any number of cotangents.
+
+        All rows go through in one batch, and what the way back needs of them stays in memory, on the device, as long
+        as the pullback is kept: hand over few rows at a time.
+
+        Parameters
+        ----------
+        x : (n, ...) array or tensor
+            Preprocessed pictures.
+        of : "logits" or "activations"
+            What is differentiated with respect to x.
+        rules : str
+            "gradient", or another of `craft_onnx.graph.reverse.rule_sets.RULE_SETS` such as "guided_backprop", whose
+            graphs are made in memory (this needs the extra `build`).
+
+        Returns
+        -------
+        value : (n, classes) or (n, ...) array
+            Logits, or activations at the cut.
+        pullback : callable
+            From a cotangent, an array like `value`, to its product with the Jacobian, an array like x.
+
+        Raises
+        ------
+        InputError
+            If shape or dtype do not fit, or the bundle has no such graphs.
+        UnsupportedOperator
+            If an operator has no rule.
+        MemoryError
+            If the rows do not fit in memory at once.
+        """
+        return self._chain(("g", "h") if _is_logits(of) else ("g",), rules).vjp(x)
+
+    def vjp_h(self, a: Array, rules: str = "gradient") -> tuple[Array, Pullback]:
+        """Logits of activations, and the pullback from their cotangent to that of `a`; otherwise as `vjp`."""
+        return self._chain(("h",), rules).vjp(a)
+
+    def gradient(
+        self, x: Array, cotangent: Array, of: str = "logits", batch_size: int = BATCH_SIZE, rules: str = "gradient"
+    ) -> Array:
+        """Vector-Jacobian products of any number of rows, in batches.
+
+        Parameters
+        ----------
+        x : (n, ...) array or tensor
+            Preprocessed pictures.
+        cotangent : (n, classes) or (n, ...) array or tensor
+            For each of them: weights of the logits, or of the activations.
+        of, rules : str
+            As in `vjp`.
+        batch_size : int
+            Rows in one run, at most.
+
+        Returns
+        -------
+        (n, ...) array
+            For each row of x the derivative of sum(cotangent * value) with respect to it.
+
+        Raises
+        ------
+        InputError, UnsupportedOperator
+            As `vjp` does.
+        """
+        return run_array(self._chain(("g", "h") if _is_logits(of) else ("g",), rules), (x, cotangent), batch_size)
+
+    def _chain(self, halves: tuple[str, ...], rules: str) -> Chain:
+        with self._lock:
+            key = (rules, *halves)
+            if key not in self._chains:
+                self._chains[key] = Chain(*(self._pair(half, rules) for half in halves))
+            return self._chains[key]
+
+    def _pair(self, half: str, rules: str) -> Pair:
+        """The pair of a half: of the bundle, or of another rule set made in memory."""
+        if rules == GRADIENT_RULES:
+            self._require_gradient(half)
+            return Pair(self.session(f"vjp_{half}_forward"), self.session(f"vjp_{half}_backward"))
+        names = [f"{rules}_{half}_{part}" for part in ("forward", "backward")]
+        if names[0] not in self._sessions:
+            made = _made_pair(self.bundle.path(half, self.cut.name), rules, self._providers, self._threads)
+            self._sessions.update(zip(names, made, strict=True))
+        return Pair(*(self._sessions[name] for name in names))
+
+    def _require_gradient(self, half: str) -> None:
+        if all((graph.role, graph.cut) != (f"vjp_{half}_forward", self.cut.name) for graph in self.manifest.graphs):
+            raise InputError(
+                f"The bundle {self.bundle.folder} has no gradient graphs of {half} at {self.cut.name!r}.",
+                "Make it again with craft-onnx split, which says what stands in the way, if anything does.",
+            )
+
     def preprocess(self, pictures: "NDArray[np.uint8] | Iterable[NDArray[np.uint8]]") -> Array:
         """Make the model's input from uint8 RGB pictures.
 
@@ -219,3 +324,21 @@ class SplitModel:
                 "Convert the model with a preprocessing preset, or give it preprocessed arrays.",
             )
         return self.preprocessing
+
+
+def _is_logits(of: str) -> bool:
+    if of not in OF:
+        raise InputError(f"There is no derivative of {of!r}.", f"Take one of {', '.join(OF)}.")
+    return of == "logits"
+
+
+def _made_pair(path: Path, rules: str, providers: Providers, threads: int | None) -> tuple[Session, Session]:
+    """Sessions of the pair of a half, by a rule set that the bundle has no graphs of."""
+    require("onnx_ir", "build")
+    from craft_onnx.graph.load import load
+    from craft_onnx.graph.reverse.pair import gradient_pair
+    from craft_onnx.graph.reverse.rule_sets import rule_set
+    from craft_onnx.runtime.proof import session_of
+
+    forward, backward = gradient_pair(load(path), rules=rule_set(rules))
+    return session_of(forward, threads, providers), session_of(backward, threads, providers)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from craft_onnx.description import Preprocessing
 from craft_onnx.errors import CheckFailed, CraftError, CraftWarning
 from craft_onnx.runtime.batches import run_array
-from craft_onnx.runtime.sessions import Session, TensorSpec
+from craft_onnx.runtime.sessions import Providers, Session, TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -84,8 +84,8 @@ def disagreement(expected: Array, actual: Array) -> float:
     return float(np.abs(wide - actual).max(initial=0) / max(np.abs(wide).max(initial=0), FLOOR))
 
 
-def session_of(model: "ir.Model", threads: int | None = None) -> Session:
-    """A session of a model in memory, on the CPU.
+def session_of(model: "ir.Model", threads: int | None = None, providers: Providers = "cpu") -> Session:
+    """A session of a model in memory; other parameters and errors are those of `Session`.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def session_of(model: "ir.Model", threads: int | None = None) -> Session:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save(model, path, "weights.bin" if size > FILE_LIMIT else None)
-        return Session(path, threads=threads)
+        return Session(path, providers, threads)
 
 
 def normalize_proven(model: "ir.Model") -> "tuple[ir.Model, dict[str, float]]":

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from craft_onnx.description import Preprocessing
 from craft_onnx.errors import ProviderUnavailable
-from craft_onnx.runtime.manifest import CutSpec, Graph, Input, Manifest, Output, Source
+from craft_onnx.runtime.manifest import SCHEMA, CutSpec, Graph, Input, Manifest, Output, Source
 from craft_onnx.runtime.sessions import Session, TensorSpec
 
 CLASSES, CHANNELS, SIZE = 5, 4, 8
@@ -120,7 +120,7 @@ def make_bundle(tmp_path):
             Graph("h.onnx", "h", "relu", _specs(MAP), _specs(LOGITS)),
         )
         manifest = Manifest(
-            1,
+            SCHEMA,
             {"craft_onnx": "0"},
             Source("onnx"),
             Input("x", "float32", "NCHW", (None, *IMAGE[1]), RULE),

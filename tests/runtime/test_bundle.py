@@ -88,8 +88,8 @@ def test_what_is_no_bundle(bundle_folder, tmp_path):
 def test_a_manifest_of_another_schema_or_cut_short(bundle_folder):
     path = bundle_folder / "MANIFEST.json"
     text = path.read_text()
-    path.write_text(text.replace('"schema": 1', '"schema": 99'))
-    with pytest.raises(InputError, match="schema 99, this version reads 1"):
+    path.write_text(text.replace('"schema": 2', '"schema": 99'))
+    with pytest.raises(InputError, match="schema 99, this version reads 1 and 2"):
         Bundle.open(bundle_folder)
     path.write_text(text[:-20])
     with pytest.raises(InputError, match="truncated or damaged"):

@@ -50,8 +50,12 @@ def test_the_manifest_says_what_was_made(model, tmp_path):
     cut = manifest.cuts["relu"]
     assert (cut.tensor, cut.shape, cut.channel_axis, cut.nonnegative) == ("relu", (None, 4, 8, 8), 1, True)
     assert 0 <= cut.error < 1e-6
-    assert {(graph.role, graph.cut) for graph in manifest.graphs} == {("model", None), ("g", "relu"), ("h", "relu")}
-    assert set(manifest.files) == {"model.onnx", "g_relu.onnx", "h_relu.onnx", "weights.bin"}
+    gradients = {f"vjp_{half}{part}" for half in "gh" for part in ("", "_forward", "_backward")}
+    roles = {(role, "relu") for role in ("g", "h", *gradients)}
+    assert {(graph.role, graph.cut) for graph in manifest.graphs} == {("model", None), *roles}
+    assert {graph.role for graph in manifest.graphs if graph.error is not None} == gradients
+    files = {f"{role.replace('_f', '-f').replace('_b', '-b')}_relu.onnx" for role, _ in roles}
+    assert set(manifest.files) == {"model.onnx", "weights.bin", *files}
     assert {"craft_onnx", "onnx", "onnxruntime"} <= set(manifest.versions)
     on_disk = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert on_disk == {*manifest.files, "MANIFEST.json"}
@@ -139,12 +143,13 @@ def test_refuses_what_does_not_fit_together(model, make_graph, tmp_path):
 
 
 def test_files_have_names_that_any_system_takes():
-    names = ["layer4.2", "a/b", "a:b", "A_B", "../..", "", "ä", "x" * 300, "con"]
+    names = ["layer4.2", "a/b", "a:b", "A_B", "../..", "", "ä", "x" * 300, "con", "forward_b", "b"]
     files = _file_names(names)
-    stems = [g.removeprefix("g_").removesuffix(".onnx").lower() for g, _ in files.values()]
-    assert len(set(stems)) == len(names)
-    assert files["layer4.2"] == ("g_layer4.2.onnx", "h_layer4.2.onnx")
-    assert all(len(g) < 100 and g.isascii() and "/" not in g and ".." not in g for g, _ in files.values())
+    every = [name.lower() for roles in files.values() for name in roles.values()]
+    assert len(set(every)) == len(every)
+    assert (files["layer4.2"]["g"], files["layer4.2"]["h"]) == ("g_layer4.2.onnx", "h_layer4.2.onnx")
+    assert files["layer4.2"]["vjp_g_forward"] == "vjp_g-forward_layer4.2.onnx"
+    assert all(len(name) <= 100 and name.isascii() and "/" not in name and ".." not in name for name in every)
 
 
 def test_a_bundle_can_be_moved_and_read_without_onnx(model, tmp_path, pictures):

@@ -30,7 +30,7 @@ def test_has_the_fields_of_the_format(manifest):
     """The names that other programs read, literally."""
     fields = json.loads(with_files(_with_bank(manifest), {}).to_json())
     assert list(fields) == ["schema", "versions", "source", "input", "output", "cuts", "graphs", "concepts", "files"]
-    assert fields["schema"] == 1
+    assert fields["schema"] == 2
     assert set(fields["source"]) == {"framework", "sha256"}
     assert set(fields["input"]) == {"name", "dtype", "layout", "shape", "preprocessing"}
     assert set(fields["output"]) >= {"name", "classes", "softmax_removed"}
@@ -72,7 +72,7 @@ def _drop(*path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(["schema"], 2), r"schema 2, this version reads 1.*Use the version of craft-onnx that wrote"),
+        (_set(["schema"], 3), r"schema 3, this version reads 1 and 2.*Use the version of craft-onnx that wrote"),
         (_set(["schema"], "1"), "schema '1'"),
         (_set(["schema"], True), "manifest.schema is True"),
         (_drop("schema"), "schema None"),

@@ -1,5 +1,6 @@
 """Rule sets by name: the gradient, and its relatives that treat rectifiers in another way."""
 
+from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.rules import Rule, Rules, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -42,3 +43,10 @@ RULE_SETS: dict[str, Rules] = {
     "guided_backprop": _relu_rule("guided_backprop", _guided),
     "deconvnet": _relu_rule("deconvnet", _deconvolved),
 }
+
+
+def rule_set(name: str) -> Rules:
+    """The rule set of a name; InputError if there is none."""
+    if name not in RULE_SETS:
+        raise InputError(f"There is no rule set {name!r}.", f"Take one of {', '.join(RULE_SETS)}.")
+    return RULE_SETS[name]

@@ -1,0 +1,85 @@
+"""Numerical proof of gradient graphs: a central difference in the precision of the graph itself."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from craft_onnx.errors import CheckFailed
+
+Array = NDArray[np.floating]
+Function = Callable[[Array], Array]
+
+# Steps, relative to the spread of x, in float32. Long ones cross kinks of ReLUs, short ones drown in rounding; the best
+# one lay between 2e-5 and 5e-4 on MobileNetV1, ResNet20, ResNet50 and EfficientNet-Lite0.
+STEPS = tuple(3.0**-k for k in range(4, 11))
+SINGLE, HALF = "float32", "float16"
+COARSER = 27  # times longer in float16: the cube root of how much coarser its rounding is
+# The same networks gave errors of 1e-4 to 1.2e-2, and 0.09 and more with one rule wrong by 10 %.
+TOLERANCE = 0.05
+TINY = 1e-30
+
+
+def derivative_error(function: Function, vjp: Callable[[Array, Array], Array], x: Array, seed: int = 0) -> float:
+    """How far a vector-Jacobian product is from differences of the function, relative.
+
+    Along a random direction v, with c = J v by a central difference, <J^T c, v> must be <c, c>: a sum of squares, in
+    which nothing cancels. The step is the one at which differences change least from the next longer one, whatever the
+    product says: it is not chosen to agree.
+
+    Parameters
+    ----------
+    function : callable
+        From x to y.
+    vjp : callable
+        From x and a cotangent like y, in float64, to its product with the Jacobian, like x.
+    x : ndarray
+        Where; float32 or float16.
+    seed : int
+        Of the direction.
+
+    Returns
+    -------
+    float
+        0 for a right product without rounding; infinite where it is not finite or of another shape.
+    """
+    ahead, behind, change = _best_difference(function, x, seed)
+    cotangent = change / max(_rms(change), TINY)
+    dx = vjp(x, cotangent)
+    if dx.shape != x.shape or not np.isfinite(dx).all():
+        return float("inf")
+    found = _dot(dx, ahead.astype(np.float64) - behind)
+    expected = _dot(cotangent, change)
+    return abs(found - expected) / max(abs(expected), abs(found), TINY)
+
+
+def _best_difference(function: Function, x: Array, seed: int) -> tuple[Array, Array, Array]:
+    """x + e v, x - e v and the difference of the function between them, for the best of the steps."""
+    direction = np.random.default_rng(seed).standard_normal(x.shape)
+    scale = (float(x.std(dtype=np.float64)) or 1.0) * (COARSER if x.dtype == HALF else 1)
+    best, least, before = None, np.inf, None
+    for step in STEPS:
+        ahead, behind = ((x + sign * step * scale * direction).astype(x.dtype) for sign in (1, -1))
+        change = function(ahead).astype(np.float64) - function(behind)
+        slope = change / step
+        unsteady = np.inf if before is None else _rms(slope - before) / max(_rms(slope), TINY)
+        if best is None or unsteady < least:
+            best, least = (ahead, behind, change), unsteady
+        before = slope
+    assert best is not None
+    return best
+
+
+def _rms(array: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(array))))
+
+
+def _dot(one: Array, other: Array) -> float:
+    return float(np.sum(one.astype(np.float64) * other))
+
+
+def require_derivative(what: str, error: float) -> None:
+    """Raise CheckFailed, naming `what`, if an error is above TOLERANCE."""
+    if not error <= TOLERANCE:
+        problem = f"{what} is off by {error:.1e} from a finite difference; rounding and kinks may do {TOLERANCE:.0e}."
+        raise CheckFailed(problem, "Please report it, with the model.")

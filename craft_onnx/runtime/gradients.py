@@ -1,0 +1,94 @@
+"""The gradient graphs of a bundle's halves: made from their files, written beside them, proven as they lie there."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from craft_onnx.errors import CheckFailed, CraftWarning, InputError, UnsupportedOperator
+from craft_onnx.runtime.derivative import derivative_error, require_derivative
+from craft_onnx.runtime.manifest import Graph
+from craft_onnx.runtime.proof import disagreement, random_inputs, require_agreement
+from craft_onnx.runtime.pullback import Chain, Pair
+from craft_onnx.runtime.sessions import Session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Array = NDArray[Any]
+COTANGENT = "cotangent"  # as craft_onnx.graph.reverse.vjp calls it
+
+
+def add_gradients(f: Session, half: str, cut: str, files: dict[str, str], x: Array, weights: str) -> list[Graph]:
+    """Write the gradient graphs of a half of a model beside it, and prove them.
+
+    Where they cannot be made, or are not proven, a CraftWarning says why, and there are none.
+
+    Parameters
+    ----------
+    f : Session
+        The half, from its file.
+    half : "g" or "h"
+        Which.
+    cut : str
+        Name of the cut.
+    files : dict of str to str
+        Names of the files by role.
+    x : ndarray
+        Input at which they are proven.
+    weights : str
+        Name of the file of weights.
+    """
+    from craft_onnx.graph.weights import add_sharing
+
+    folder = Path(f.name).parent
+    names = [files[f"vjp_{half}{part}"] for part in ("", "_forward", "_backward")]
+    try:
+        add_sharing(dict(zip(names, _graphs(Path(f.name)), strict=True)), folder, weights)
+        return _proven(f, half, cut, [folder / name for name in names], x)
+    except (UnsupportedOperator, InputError, CheckFailed) as error:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        warnings.warn(f"The bundle has no gradient of {half} at {cut!r}. {error}", CraftWarning, stacklevel=2)
+        return []
+
+
+def _graphs(path: Path) -> "tuple[ir.Model, ir.Model, ir.Model]":
+    """The combined graph and the pair."""
+    from craft_onnx.graph.load import load
+    from craft_onnx.graph.reverse.pair import gradient_pair
+    from craft_onnx.graph.reverse.vjp import gradient_graph
+
+    model = load(path)
+    return gradient_graph(model), *gradient_pair(model)
+
+
+def _proven(f: Session, half: str, cut: str, paths: list[Path], x: Array) -> list[Graph]:
+    """The graphs as the manifest has them; the combined one and the pair are not loaded at the same time."""
+    combined, cotangent, dx, error = _combined(f, half, cut, paths[0], x)
+    pair = Pair(Session(paths[1]), Session(paths[2]))
+    actual = Chain(pair).run({f.inputs[0].name: x, COTANGENT: cotangent})[0]
+    require_agreement(f"Taking the gradient of {half} in two parts", disagreement(dx, actual))
+    return [
+        combined,
+        _graph(paths[1], f"vjp_{half}_forward", cut, pair.forward, error),
+        _graph(paths[2], f"vjp_{half}_backward", cut, pair.backward, error),
+    ]
+
+
+def _combined(f: Session, half: str, cut: str, path: Path, x: Array) -> tuple[Graph, Array, Array, float]:
+    """The combined graph, proven; a cotangent, the gradient for it at x, and the error."""
+    session, image = Session(path), f.inputs[0].name
+
+    def vjp(at: Array, cotangent: Array) -> Array:
+        return session.run({image: at, COTANGENT: cotangent.astype(session.inputs[1].dtype)})[0]
+
+    error = derivative_error(lambda at: f.run({image: at})[0], vjp, x)
+    require_derivative(f"The gradient graph of {half}", error)
+    cotangent = random_inputs(session.inputs[1:], len(x))[COTANGENT]
+    return _graph(path, f"vjp_{half}", cut, session, error), cotangent, vjp(x, cotangent), error
+
+
+def _graph(path: Path, role: str, cut: str, session: Session, error: float) -> Graph:
+    return Graph(path.name, role, cut, tuple(session.inputs), tuple(session.outputs), error)

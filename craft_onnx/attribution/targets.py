@@ -78,6 +78,29 @@ class Logit:
 
 
 @dataclass(frozen=True)
+class Probability:
+    """The probability of a class: the softmax of the logits.
+
+    Parameters
+    ----------
+    class_ids : int or (n,) ints
+        The class, or one for each input.
+    """
+
+    class_ids: int | Sequence[int] | NDArray[np.integer]
+    of: Literal["logits"] = "logits"
+
+    def value(self, y: Array, rows: NDArray[np.intp]) -> Array:
+        """The probabilities (m,) of rows of logits (m, classes)."""
+        return Logit(self.class_ids).value(_softmax(y), rows)
+
+    def cotangent(self, y: Array, rows: NDArray[np.intp]) -> Array:
+        """p_c (1 - p) at the class c, -p_c p elsewhere."""
+        one_hot = Logit(self.class_ids).cotangent(y, rows)
+        return self.value(y, rows)[:, None] * (one_hot - _softmax(y))
+
+
+@dataclass(frozen=True)
 class LinearCombination:
     """A weighted sum of logits, such as the difference of two.
 
@@ -187,3 +210,8 @@ def _row(array: Array, rows: NDArray[np.intp], noun: str) -> Array:
             f"{len(array)} entries of {noun} were given for at least {rows.max() + 1} inputs.", "Give one for each."
         )
     return array[rows]
+
+
+def _softmax(y: Array) -> Array:
+    powers = np.exp(y - y.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

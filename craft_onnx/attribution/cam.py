@@ -198,7 +198,7 @@ def _masks(height: int, width: int, gaussian: bool) -> Array:
 
 
 def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
     return powers / powers.sum(axis=1, keepdims=True)
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "Convert a Keras, TensorFlow, PyTorch or ONNX model to a proven ONNX file.",
     "layers": "List the tensors where a model can be cut.",
     "split": "Cut a model in two and write it as a bundle.",
+    "gradient": "Write the gradient of a model as an ONNX graph.",
     "fit": "Find the concepts of a class in pictures, and their importance.",
     "explain": "Explain pictures with the concepts of a bundle.",
     "name": "Name a concept of a bundle.",

@@ -35,7 +35,7 @@ def test_has_the_fields_of_the_format(manifest):
     assert set(fields["input"]) == {"name", "dtype", "layout", "shape", "preprocessing"}
     assert set(fields["output"]) >= {"name", "classes", "softmax_removed"}
     assert set(fields["cuts"]["relu"]) == {"tensor", "shape", "channel_axis", "nonnegative", "error"}
-    assert set(fields["graphs"][0]) == {"file", "role", "cut", "inputs", "outputs"}
+    assert set(fields["graphs"][0]) == {"file", "role", "cut", "inputs", "outputs", "error"}
     assert set(fields["concepts"][0]) == {"id", "class_id", "cut", "parent", "folder", "names"}
     assert set(fields["files"]) == {"model.onnx", "g.onnx", "h.onnx", "weights.bin"}
 

@@ -69,9 +69,24 @@ def rank(value: ir.Value) -> int | None:
 def with_shapes(model: ir.Model) -> ir.Model:
     """A copy in which every value has the type and shape that ONNX shape inference finds."""
     copy = model.clone()
-    # Not strict: what cannot be inferred stays unknown, and that is an answer too.
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+    note_shapes(copy)
     return copy
+
+
+# ONNX's inference leaves them out; y has the shape of x.
+_LIKE_FIRST_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
+
+
+def note_shapes(model: ir.Model) -> None:
+    """Note on every value of a model the type and shape that ONNX shape inference finds."""
+    # Not strict: what cannot be inferred stays unknown, and that is an answer too.
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    missed = [node for node in model.graph if node.op_type in _LIKE_FIRST_INPUT and node.outputs[0].shape is None]
+    known = [node for node in missed if (x := node.inputs[0]) is not None and x.shape is not None]
+    for node in known:
+        node.outputs[0].shape, node.outputs[0].type = node.inputs[0].shape, node.inputs[0].type  # type: ignore[union-attr]  # checked above
+    if known:
+        note_shapes(model)
 
 
 def without_unused(model: ir.Model) -> ir.Model:

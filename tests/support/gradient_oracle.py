@@ -26,7 +26,7 @@ DIRECTIONS = 3
 def one_node(op_type, arrays, position=0, attributes=None, *, opset=18, dtype=np.float64, dynamic=False, outputs=1):
     """A model of one node whose input number `position` is x; the other inputs are initializers (None: left out).
 
-    Floating-point arrays take `dtype`. `dynamic` leaves all lengths of x open.
+    Floating-point arrays take `dtype`, but for float32 ones: the scales of Resize, say. `dynamic` leaves all lengths of x open.
     """
     values = []
     for index, array in enumerate(arrays):
@@ -34,7 +34,7 @@ def one_node(op_type, arrays, position=0, attributes=None, *, opset=18, dtype=np
             values.append(None)
             continue
         array = np.asarray(array)
-        array = array.astype(dtype) if array.dtype.kind == "f" else array
+        array = array.astype(dtype) if array.dtype == np.float64 else array
         tensor = ir.tensor(array, name=f"input_{index}")
         shape = [f"n{axis}" for axis in range(array.ndim)] if dynamic and index == position else array.shape
         value = ir.Value(name=f"input_{index}", shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype))

@@ -17,4 +17,29 @@ class Pad(OpRun):
         return (np.pad(x[tuple(kept)], added, mode or "constant", **(fill if mode == "constant" else {})),)
 
 
-LAYOUT = [Pad]
+def _places(indices, axis):
+    """For each index, the whole place that it stands for."""
+    places = list(np.indices(indices.shape))
+    places[axis] = indices
+    return tuple(places)
+
+
+class GatherElements(OpRun):
+    """With indices that are shorter than x along the other axes."""
+
+    def _run(self, x, indices, axis=None):
+        return (x[_places(indices, axis or 0)],)
+
+
+class ScatterElements(OpRun):
+    """As `GatherElements`; without reduction or with add."""
+
+    def _run(self, x, indices, updates, axis=None, reduction=None):
+        assert reduction in (None, "none", "add")
+        y = x.copy()
+        write = np.add.at if reduction == "add" else np.ndarray.__setitem__
+        write(y, _places(indices, axis or 0), updates)
+        return (y,)
+
+
+LAYOUT = [Pad, GatherElements, ScatterElements]

@@ -3,9 +3,10 @@
 import numpy as np
 from onnx.reference.op_run import OpRun
 from support.reference_layout import LAYOUT
+from support.reference_normalization import NORMALIZATION
 from support.reference_pooling import POOLING
 
-OPERATORS = [*POOLING, *LAYOUT]
+OPERATORS = [*POOLING, *LAYOUT, *NORMALIZATION]
 
 
 def _torch_call(function, *arrays, **options):

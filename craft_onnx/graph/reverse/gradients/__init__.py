@@ -9,8 +9,10 @@ from craft_onnx.graph.reverse.gradients import (
     layout,
     matmul,
     normalization,
+    padding,
     pooling,
     reductions,
+    resize,
     slicing,
 )
 from craft_onnx.graph.reverse.rules import Rules
@@ -35,6 +37,8 @@ GRADIENTS = Rules(
         **pooling.RULES,
         **reductions.RULES,
         **layout.RULES,
+        **padding.RULES,
+        **resize.RULES,
         **slicing.RULES,
         **indexing.RULES,
         **normalization.RULES,

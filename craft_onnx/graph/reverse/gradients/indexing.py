@@ -1,11 +1,23 @@
-"""Gradients of operators that pick single positions."""
+"""Gradients of operators that pick single positions, or write to them.
+
+Onnxruntime's ScatterND adds in several threads and loses what two of them add to one place; its ScatterElements does not.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from craft_onnx.graph.reverse.broadcast import sum_over
-from craft_onnx.graph.reverse.gradients.shapes import Integers, from_front, integers, joined, lengths, zeros_like
+from craft_onnx.graph.reverse.gradients.refusal import refusal
+from craft_onnx.graph.reverse.gradients.shapes import (
+    Integers,
+    from_front,
+    integers,
+    joined,
+    lengths,
+    reshaped,
+    zeros_like,
+)
 from craft_onnx.graph.reverse.gradients.slicing import put_back
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -24,7 +36,7 @@ def _along_one_axis(step: Step, dy: Tensor, axis: int) -> Tensor:
     count = step.input(1).rank
     if count == 0:
         return op.Unsqueeze(dy, [axis])
-    behind = lengths(step.x, range(axis + 1, step.x.rank)) if axis + 1 < step.x.rank else []
+    behind = lengths(step.x, range(axis + 1, step.x.rank))
     return dy if count == 1 else op.Reshape(dy, joined([0] * axis + [-1], behind))
 
 
@@ -38,8 +50,7 @@ def placed(part: Tensor, positions: Integers, axis: int, whole: Tensor) -> Tenso
             return _collected(part, table, axis).shaped_like(whole)
     column = [-1, *[1] * (whole.rank - axis - 1)]
     spread = op.Reshape(positions, column) if isinstance(positions, Tensor) else positions.reshape(column)
-    everywhere = op.Expand(spread, op.Shape(part))
-    return op.ScatterElements(zeros_like(whole), everywhere, part, axis=axis, reduction="add").shaped_like(whole)
+    return _added(part, op.Expand(spread, op.Shape(part)), axis, whole)
 
 
 def _is_run(positions: np.ndarray) -> bool:
@@ -67,4 +78,83 @@ def _collected(part: Tensor, table: np.ndarray, axis: int) -> Tensor:
     return sum_over(op.Gather(padded, table, axis=axis), [axis + 1], keepdims=False)
 
 
-RULES: dict[str, Rule] = {"Gather": _gather}
+def _added(part: Tensor, places: Tensor, axis: int, whole: Tensor) -> Tensor:
+    """Zeros in the shape of the whole, with each number of a part added at its place along an axis."""
+    return op.ScatterElements(zeros_like(whole), places, part, axis=axis, reduction="add").shaped_like(whole)
+
+
+def _gather_elements(step: Step, dy: Tensor) -> list[Tensor | None]:
+    return [_added(dy, step.input(1), step.axis("axis", 0), step.x), None]
+
+
+def _top_k(step: Step, dy: Tensor | None, *_no_derivative: Tensor) -> list[Tensor | None]:
+    """To where the largest came from: the operator's own second output."""
+    assert dy is not None
+    return [_added(dy, step.outputs[1], step.axis(), step.x), None]
+
+
+def _compress(step: Step, dy: Tensor) -> list[Tensor | None]:
+    """y has the positions of x, or of all its numbers in a row, where the condition holds."""
+    positions = op.Reshape(op.NonZero(step.input(1)), [-1])
+    if step.attribute("axis") is not None:
+        return [placed(dy, positions, step.axis(), step.x), None]
+    return [reshaped(placed(dy, positions, 0, op.Reshape(step.x, [-1])), step.x), None]
+
+
+def _gather_nd(step: Step, dy: Tensor) -> list[Tensor | None]:
+    """y[i] = x[indices[i]]: with the axes that the indices count made one, what Gather does."""
+    depth = step.input(1).shape[-1]
+    if not isinstance(depth, int):
+        raise refusal(step, "has indices of an open length")
+    counted = step.attribute("batch_dims", 0) + depth
+    behind = lengths(step.x, range(counted, step.x.rank))
+    rows = op.Reshape(step.x, joined([-1], behind))
+    found = placed(op.Reshape(dy, joined([-1], behind)), _row_numbers(step, depth), 0, rows)
+    return [reshaped(found, step.x), None]
+
+
+def _row_numbers(step: Step, depth: int) -> Tensor:
+    """The row of each number of y among the axes that are counted, batch axes first."""
+    indices, batch = step.input(1), step.attribute("batch_dims", 0)
+    sizes = op.Shape(step.x, end=batch + depth)
+    row: Integers = np.zeros(1, np.int64)
+    for axis in range(batch + depth):
+        size = op.Slice(sizes, [axis], [axis + 1])
+        row = row * size + (
+            op.Reshape(op.Range(0, op.Squeeze(size, [0]), 1), [-1, *[1] * (indices.rank - 2 - axis)])
+            if axis < batch
+            else from_front(op.Gather(indices, np.array(axis - batch), axis=-1), size)
+        )
+    return op.Reshape(row, [-1])
+
+
+def _scatter_elements(step: Step, dy: Tensor) -> list[Tensor | None]:
+    """What was overwritten has no influence; what was written has that of its place."""
+    axis, places, updates = step.axis("axis", 0), step.input(1), step.input(2)
+    dx = dy if _adds(step) else op.ScatterElements(dy, places, zeros_like(updates), axis=axis)
+    return [dx.shaped_like(step.x), None, op.GatherElements(dy, places, axis=axis).shaped_like(updates)]
+
+
+def _scatter_nd(step: Step, dy: Tensor) -> list[Tensor | None]:
+    """As `_scatter_elements`."""
+    places, updates = step.input(1), step.input(2)
+    dx = dy if _adds(step) else op.ScatterND(dy, places, zeros_like(updates))
+    return [dx.shaped_like(step.x), None, op.GatherND(dy, places).shaped_like(updates)]
+
+
+def _adds(step: Step) -> bool:
+    reduction = step.attribute("reduction", "none")
+    if reduction not in ("none", "add"):
+        raise refusal(step, f"writes with reduction {reduction!r}")
+    return bool(reduction == "add")
+
+
+RULES: dict[str, Rule] = {
+    "Compress": _compress,
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements,
+    "ScatterND": _scatter_nd,
+    "TopK": _top_k,
+}

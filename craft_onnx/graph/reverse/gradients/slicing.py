@@ -55,7 +55,7 @@ def spread(x: Tensor, axis: int, size: int) -> Tensor:
     if size == 1:
         return x
     apart = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, size - 1], None, [axis + 1])
-    behind = lengths(x, range(axis + 1, x.rank)) if axis + 1 < x.rank else []
+    behind = lengths(x, range(axis + 1, x.rank))
     return op.Reshape(apart, joined([0] * axis + [-1], behind))
 
 

@@ -44,8 +44,15 @@ def _residuals(whole: ir.Model) -> list[str]:
     if passed:
         _pass_on(whole.graph, image, passed)
         return _residuals(whole)
+    late |= _filled(whole.graph, late)
     read = {value for node in whole.graph if node.outputs[0] in late for value in used_values(node)}
     return [str(value.name) for node in whole.graph for value in node.outputs if value in read & early - late]
+
+
+def _filled(graph: ir.Graph, late: set[ir.Value]) -> set[ir.Value]:
+    """Constants as large as a picture says, made where they are needed: their shape is less to carry than they are."""
+    made = [node.outputs[0] for node in graph if node.op_type == "ConstantOfShape"]
+    return {value for value in made if any(user.outputs[0] in late for user in value.consumers())}
 
 
 def _depending(graph: ir.Graph, source: ir.Value) -> set[ir.Value]:

@@ -95,6 +95,13 @@ class LpPool(OpRun):
         return (_pooled(norm, x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode),)
 
 
+class GlobalMaxPool(OpRun):
+    """The largest of all positions."""
+
+    def _run(self, x):
+        return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
+
 class GlobalLpPool(OpRun):
     """The norm over all positions."""
 
@@ -102,4 +109,4 @@ class GlobalLpPool(OpRun):
         return ((np.abs(x) ** p).sum(tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
 
 
-POOLING = [MaxPool, AveragePool, LpPool, GlobalLpPool]
+POOLING = [MaxPool, AveragePool, LpPool, GlobalMaxPool, GlobalLpPool]

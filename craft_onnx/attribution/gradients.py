@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from craft_onnx.attribution.channels import Channels, reduce_channels
 from craft_onnx.attribution.model import Differentiable, Progress, Rows, batches
 from craft_onnx.attribution.registry import Maps, method
 from craft_onnx.attribution.targets import Target
+from craft_onnx.errors import CraftWarning
 from craft_onnx.runtime.batches import BATCH_SIZE
 
 Array = NDArray[Any]
@@ -135,6 +137,17 @@ def gradient(
 
 
 def pulled(model: Differentiable, x: Array, target: Target, rows: Rows, rules: str = "gradient") -> Array:
-    """The target's derivatives at one batch of points (m, ...) that stem from the inputs `rows`."""
-    y, pullback = model.vjp(x, of=target.of, rules=rules)
-    return pullback(target.cotangent(y, rows))
+    """The target's derivatives at one batch of points (m, ...) that stem from the inputs `rows`.
+
+    A batch that does not fit in memory goes in halves.
+    """
+    try:
+        y, pullback = model.vjp(x, of=target.of, rules=rules)
+        return pullback(target.cotangent(y, rows))
+    except MemoryError:
+        if len(rows) == 1:
+            raise
+    half = len(rows) // 2
+    warnings.warn(f"Gradients of {len(rows)} rows at once do not fit in memory.", CraftWarning, stacklevel=2)
+    parts = (slice(None, half), slice(half, None))
+    return np.concatenate([pulled(model, x[part], target, rows[part], rules) for part in parts])

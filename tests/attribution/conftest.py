@@ -20,6 +20,22 @@ def model(halves):
 
 
 @pytest.fixture(scope="session")
+def bundle(halves, inputs, tmp_path_factory):
+    """The same network from an ONNX file, with its gradient graphs."""
+    from support.torch_model import exported
+
+    import craft_onnx as co
+
+    return co.load(exported(*halves, inputs, tmp_path_factory.mktemp("net") / "net.onnx"), cut="0.4")
+
+
+@pytest.fixture(params=["autograd", "gradient graphs"])
+def either(request):
+    """The network with PyTorch's reverse pass, and with ours."""
+    return request.getfixturevalue("model" if request.param == "autograd" else "bundle")
+
+
+@pytest.fixture(scope="session")
 def channels_last(halves):
     """The same network for pictures (n, H, W, channels)."""
     from support.torch_model import TorchModel

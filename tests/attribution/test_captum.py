@@ -43,22 +43,22 @@ def attributed(captums, tensor, **options):
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
-def test_one_gradient(model, network, inputs, tensor, ours, theirs):
+def test_one_gradient(either, network, inputs, tensor, ours, theirs):
     expected = attributed(theirs(network), tensor)
-    np.testing.assert_allclose(ours(model, inputs, CLASSES, channels=None, batch_size=2), expected, **CLOSE)
+    np.testing.assert_allclose(ours(either, inputs, CLASSES, channels=None, batch_size=2), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("quadrature", ["gauss_legendre", "midpoint"])
 @pytest.mark.parametrize("baseline", ["zero", "given"])
 @pytest.mark.parametrize("steps", [2, 7, 50])
-def test_integrated_gradients(model, network, inputs, tensor, quadrature, baseline, steps):
+def test_integrated_gradients(either, network, inputs, tensor, quadrature, baseline, steps):
     start = np.zeros_like(inputs) if baseline == "zero" else np.roll(inputs, 1, axis=0)
     theirs = {"gauss_legendre": "gausslegendre", "midpoint": "riemann_middle"}[quadrature]
     expected = attributed(
         captum.IntegratedGradients(network), tensor, baselines=torch.tensor(start), n_steps=steps, method=theirs
     )
     options = {"baseline": "zero" if baseline == "zero" else start, "steps": steps, "quadrature": quadrature}
-    found = integrated_gradients(model, inputs, CLASSES, channels=None, batch_size=8, **options)
+    found = integrated_gradients(either, inputs, CLASSES, channels=None, batch_size=8, **options)
     np.testing.assert_allclose(found, expected, **CLOSE)
 
 
@@ -66,21 +66,21 @@ def test_integrated_gradients(model, network, inputs, tensor, quadrature, baseli
     ("ours", "kind"), [(smoothgrad, "smoothgrad"), (vargrad, "vargrad"), (squaregrad, "smoothgrad_sq")]
 )
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
-def test_noise(model, network, inputs, tensor, monkeypatch, ours, kind):
+def test_noise(either, network, inputs, tensor, monkeypatch, ours, kind):
     rows, draws = np.divmod(np.arange(len(inputs) * SAMPLES), SAMPLES)
     normal = torch.tensor(noise_of(inputs.shape[1:], rows, draws, SEED))
     monkeypatch.setattr(torch, "normal", lambda mean, deviation: mean + deviation * normal)
     tunnel = captum.NoiseTunnel(captum.Saliency(network))
     expected = attributed(tunnel, tensor, nt_type=kind, nt_samples=SAMPLES, stdevs=STDEV, abs=False)
     options = {"samples": SAMPLES, "stdev": STDEV, "seed": SEED, "channels": None, "batch_size": 7}
-    np.testing.assert_allclose(ours(model, inputs, CLASSES, **options), expected, **CLOSE)
+    np.testing.assert_allclose(ours(either, inputs, CLASSES, **options), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_gradcam(model, network, halves, inputs, tensor, relu):
+def test_gradcam(either, network, halves, inputs, tensor, relu):
     layer = captum.LayerGradCam(network, halves[0])
     small = attributed(layer, tensor, relu_attributions=relu)
     large = captum.LayerAttribution.interpolate(torch.tensor(small), inputs.shape[2:], "bilinear").numpy()
     options = {"relu": relu, "batch_size": 2}
-    np.testing.assert_allclose(gradcam(model, inputs, CLASSES, upsample=False, **options), small[:, 0], **CLOSE)
-    np.testing.assert_allclose(gradcam(model, inputs, CLASSES, **options), large[:, 0], **CLOSE)
+    np.testing.assert_allclose(gradcam(either, inputs, CLASSES, upsample=False, **options), small[:, 0], **CLOSE)
+    np.testing.assert_allclose(gradcam(either, inputs, CLASSES, **options), large[:, 0], **CLOSE)

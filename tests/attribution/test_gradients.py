@@ -4,7 +4,7 @@ import torch
 
 from craft_onnx.attribution.attribute import attribute
 from craft_onnx.attribution.gradients import saliency
-from craft_onnx.errors import InputError
+from craft_onnx.errors import CraftWarning, InputError
 
 
 def autograd(halves, x, class_ids):
@@ -48,3 +48,17 @@ def test_mistakes_are_two_sentences(model, inputs, targets, options, problem):
     with pytest.raises(InputError) as caught:
         attribute(model, inputs, targets, "saliency", **options)
     assert caught.value.problem.startswith(problem) and caught.value.remedy.endswith(".")
+
+
+def test_what_does_not_fit_in_memory_goes_in_halves(model, inputs, monkeypatch):
+    expected = saliency(model, inputs, 1)
+    whole = model.vjp
+
+    def little_memory(x, *args, **kwargs):
+        if len(x) > 1:
+            raise MemoryError
+        return whole(x, *args, **kwargs)
+
+    monkeypatch.setattr(model, "vjp", little_memory)
+    with pytest.warns(CraftWarning, match="do not fit in memory"):
+        np.testing.assert_allclose(saliency(model, inputs, 1), expected, rtol=1e-5, atol=1e-7)

@@ -1,5 +1,6 @@
 """A small network in PyTorch that speaks the protocol of a SplitModel, with autograd for its reverse pass."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,6 +99,18 @@ class TorchModel:
         chunks = rebatch([x] if is_array(x) else x, batch_size)
         with torch.no_grad():
             return np.concatenate([function(torch.from_numpy(np.asarray(rows))).numpy() for rows in chunks])
+
+
+def exported(g, h, x, path):
+    """The network h(g(x)) as an ONNX file with an open batch; g ends at the layer named as its last one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, which change from version to version
+        batch = torch.export.Dim("batch")
+        program = torch.onnx.export(
+            nn.Sequential(g, h), (torch.from_numpy(x[:2]),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+        )
+    program.save(path)
+    return path
 
 
 def apply(network, x, rules):

@@ -7,6 +7,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass, ShapeInferencePass
 
+# ONNX's inference leaves them out; y has the shape of x.
+_LIKE_FIRST_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
+
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
     """The array of an initializer or of a Constant node, None for anything else."""
@@ -71,10 +74,6 @@ def with_shapes(model: ir.Model) -> ir.Model:
     copy = model.clone()
     note_shapes(copy)
     return copy
-
-
-# ONNX's inference leaves them out; y has the shape of x.
-_LIKE_FIRST_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 def note_shapes(model: ir.Model) -> None:

@@ -26,7 +26,7 @@ DIRECTIONS = 3
 def one_node(op_type, arrays, position=0, attributes=None, *, opset=18, dtype=np.float64, dynamic=False, outputs=1):
     """A model of one node whose input number `position` is x; the other inputs are initializers (None: left out).
 
-    Floating-point arrays take `dtype`, but for float32 ones: the scales of Resize, say. `dynamic` leaves all lengths of x open.
+    Arrays in float64 take `dtype`; float32 stays (the scales of Resize). `dynamic` leaves all lengths of x open.
     """
     values = []
     for index, array in enumerate(arrays):
@@ -124,7 +124,9 @@ def check_model(build, x, expected=None, rules=GRADIENTS, single=True, seed=0):
         assert_close(found, dx, SINGLE, "float32")
 
 
-def check_node(op_type, arrays, attributes=None, *, wrt=(0,), opset=18, torch=None, dynamic=(False, True), **options):
+def check_node(
+    op_type, arrays, attributes=None, *, wrt=(0,), opset=18, torch=None, dynamic=(False, True), outputs=1, **options
+):
     """All oracles on one operator, for the derivative to each input in `wrt`, with known and with open lengths.
 
     Parameters
@@ -137,6 +139,8 @@ def check_node(op_type, arrays, attributes=None, *, wrt=(0,), opset=18, torch=No
         The same function of the same inputs (PyTorch tensors), for its autograd.
     dynamic : sequence of bool
         Whether the lengths of x are open.
+    outputs : int
+        How many the operator has; the first is differentiated.
     options
         Of `check_model`.
     """
@@ -145,7 +149,7 @@ def check_node(op_type, arrays, attributes=None, *, wrt=(0,), opset=18, torch=No
         for is_open in dynamic:
             check_model(
                 lambda dtype, at=position, is_open=is_open: one_node(
-                    op_type, arrays, at, attributes, opset=opset, dtype=dtype, dynamic=is_open
+                    op_type, arrays, at, attributes, opset=opset, dtype=dtype, dynamic=is_open, outputs=outputs
                 ),
                 arrays[position],
                 expected,

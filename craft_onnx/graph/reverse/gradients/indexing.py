@@ -1,6 +1,7 @@
 """Gradients of operators that pick single positions, or write to them.
 
-Onnxruntime's ScatterND adds in several threads and loses what two of them add to one place; its ScatterElements does not.
+Sums go through ScatterElements: onnxruntime's ScatterND adds in several threads, and what two of them add to one place
+at a time is lost.
 """
 
 from __future__ import annotations
@@ -115,17 +116,21 @@ def _gather_nd(step: Step, dy: Tensor) -> list[Tensor | None]:
 
 def _row_numbers(step: Step, depth: int) -> Tensor:
     """The row of each number of y among the axes that are counted, batch axes first."""
-    indices, batch = step.input(1), step.attribute("batch_dims", 0)
+    batch = step.attribute("batch_dims", 0)
     sizes = op.Shape(step.x, end=batch + depth)
     row: Integers = np.zeros(1, np.int64)
     for axis in range(batch + depth):
         size = op.Slice(sizes, [axis], [axis + 1])
-        row = row * size + (
-            op.Reshape(op.Range(0, op.Squeeze(size, [0]), 1), [-1, *[1] * (indices.rank - 2 - axis)])
-            if axis < batch
-            else from_front(op.Gather(indices, np.array(axis - batch), axis=-1), size)
-        )
+        row = row * size + _index(step.input(1), axis, batch, size)
     return op.Reshape(row, [-1])
+
+
+def _index(indices: Tensor, axis: int, batch: int, size: Tensor) -> Tensor:
+    """Positions along one axis of x, to broadcast: on a batch axis, where the indices themselves are."""
+    if axis < batch:
+        return op.Reshape(op.Range(0, op.Squeeze(size, [0]), 1), [-1, *[1] * (indices.rank - 2 - axis)])
+    given = op.Gather(indices, np.array(axis - batch), axis=-1)
+    return op.Where(given < 0, given + size, given)
 
 
 def _scatter_elements(step: Step, dy: Tensor) -> list[Tensor | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -54,13 +53,10 @@ def reshaped(x: Tensor, like: Tensor) -> Tensor:
     """The same numbers in the shape of another tensor."""
     if x.shape == like.shape:
         return x
-    return op.Reshape(x, _target(like)).shaped_like(like)
-
-
-def _target(like: Tensor) -> Any:
-    """A shape for Reshape; one open length is what remains."""
     sizes = [-1 if isinstance(size, str) else size for size in like.shape]
-    return op.Shape(like) if sizes.count(-1) > 1 or 0 in sizes else np.array(sizes, np.int64)
+    if sizes.count(-1) > 1 or 0 in sizes:
+        return op.Reshape(x, op.Shape(like), allowzero=1).shaped_like(like)
+    return op.Reshape(x, sizes).shaped_like(like)
 
 
 def zeros_like(x: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ activation with the convolution before it only where nothing else reads what lie
 
 import functools
 import math
+import operator
 
 from craft_onnx.graph.reverse.broadcast import sum_over
 from craft_onnx.graph.reverse.gradients.arithmetic import cast, choose, elementwise, gate, where
+from craft_onnx.graph.reverse.gradients.masks import above, below
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
@@ -78,11 +80,16 @@ def _clip(step: Step, dy: Tensor) -> list[Tensor | None]:
     The ends themselves count as outside, as in torch's relu6 and hardtanh, from which Clip usually comes.
     """
     low, high = (step.input(i) if step.has_input(i) else None for i in (1, 2))
-    inside = [step.y > low] if low else []
-    inside += [step.y < high] if high else []
     dlow = where(_takes_low(step.y, low, high), dy) if low else None
     dhigh = where(op.Equal(step.y, high), dy) if high else None
-    return [where(functools.reduce(op.And, inside), dy) if inside else dy, dlow, dhigh][: len(step.inputs)]
+    return [_times_inside(dy, step.y, low, high), dlow, dhigh][: len(step.inputs)]
+
+
+def _times_inside(dy: Tensor, y: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    """dy where y lies between the bounds, 0 elsewhere."""
+    inside = [above(y, low)] if low else []
+    inside += [below(y, high)] if high else []
+    return dy * functools.reduce(operator.mul, inside) if inside else dy
 
 
 def _takes_low(y: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
@@ -101,7 +108,7 @@ def _log_softmax(step: Step, dy: Tensor) -> list[Tensor]:
 
 
 RULES: dict[str, Rule] = {
-    "Relu": gate(lambda x, y: y > 0),
+    "Relu": elementwise(lambda x, y: above(y, 0)),
     "ThresholdedRelu": gate(lambda x, y, alpha: x > alpha, alpha=1.0),
     "Shrink": gate(lambda x, y, lambd: op.Abs(x) > lambd, lambd=0.5),
     "LeakyRelu": elementwise(lambda x, y, alpha: choose(_positive(x, y, alpha), 1, alpha, like=x), alpha=0.01),

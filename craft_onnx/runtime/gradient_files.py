@@ -1,7 +1,7 @@
 """A gradient graph of any two tensors of a model, as files of its own."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 
 from craft_onnx.errors import CheckFailed
 from craft_onnx.files import new_file, refuse_existing
-from craft_onnx.runtime.derivative import derivative_error, require_derivative
+from craft_onnx.runtime.derivative import ROWS, derivative_error, require_derivative
 from craft_onnx.runtime.proof import random_inputs, session_of
-from craft_onnx.runtime.pullback import Chain, Pair
+from craft_onnx.runtime.pullback import Chain, Pair, product_of
 from craft_onnx.runtime.sessions import Session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Array = NDArray[Any]
-ROWS = 3
 # One ONNX file holds 2 GB; this much less leaves room for the graph itself.
 LARGEST = (2 << 30) - (64 << 20)
 
@@ -139,24 +138,17 @@ def _proven(model: "ir.Model", of: str | None, wrt: str | None, rules: str, plac
     image, shift = f.inputs
     x = random_inputs([image], ROWS, rule=read_description(model).preprocessing)[image.name]
     y, here = f.run({image.name: x, shift.name: np.zeros([1] * len(shift.shape), shift.dtype)})
-    product = _product([Session(place) for place in places], x)
-    _require_finite(product(np.ones_like(y)), here)
+    product = product_of(Session(places[0]) if len(places) == 1 else Chain(Pair(*map(Session, places))))
+    _require_finite(product(x, np.ones_like(y)), here)
     if rules != "gradient":
         return None
     error = derivative_error(
         lambda at: f.run({image.name: x, shift.name: at - here})[0],
-        lambda _, cotangent: product(cotangent.astype(y.dtype)),
+        lambda _, cotangent: product(x, cotangent),
         here,
     )
     require_derivative("The gradient graph", error)
     return error
-
-
-def _product(sessions: list[Session], x: Array) -> Callable[[Array], Array]:
-    """From a cotangent to the result, by the combined graph or the pair."""
-    graph = sessions[0] if len(sessions) == 1 else Chain(Pair(*sessions))
-    image, cotangent = (spec.name for spec in graph.inputs)
-    return lambda given: graph.run({image: x, cotangent: given})[0]
 
 
 def _require_finite(dx: Array, here: Array) -> None:

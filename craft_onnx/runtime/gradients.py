@@ -1,18 +1,16 @@
 """The gradient graphs of a bundle's halves: made from their files, written beside them, proven as they lie there."""
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from craft_onnx.errors import CheckFailed, CraftWarning, InputError, UnsupportedOperator
-from craft_onnx.runtime.batches import Runs
-from craft_onnx.runtime.derivative import derivative_error, require_derivative
+from craft_onnx.runtime.derivative import ROWS, derivative_error, require_derivative
 from craft_onnx.runtime.manifest import Graph
 from craft_onnx.runtime.proof import disagreement, random_inputs, require_agreement
-from craft_onnx.runtime.pullback import Chain, Pair
+from craft_onnx.runtime.pullback import Chain, Pair, product_of
 from craft_onnx.runtime.sessions import Session
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ def add_gradients(f: Session, half: str, cut: str, files: dict[str, str], x: Arr
     names = [files[f"vjp_{half}{part}"] for part in ("", "_forward", "_backward")]
     try:
         add_sharing(dict(zip(names, _graphs(Path(f.name)), strict=True)), folder, weights)
-        return _proven(f, half, cut, [folder / name for name in names], x)
+        return _proven(f, half, cut, [folder / name for name in names], x[:ROWS])
     except (UnsupportedOperator, InputError, CheckFailed) as error:
         for name in names:
             (folder / name).unlink(missing_ok=True)
@@ -69,7 +67,7 @@ def _proven(f: Session, half: str, cut: str, paths: list[Path], x: Array) -> lis
     """The graphs as the manifest has them; the combined one and the pair are not loaded at the same time."""
     combined, cotangent, dx, error = _combined(f, half, cut, paths[0], x)
     pair = Pair(Session(paths[1]), Session(paths[2]))
-    actual = _product(Chain(pair))(x, cotangent)
+    actual = product_of(Chain(pair))(x, cotangent)
     require_agreement(f"Taking the gradient of {half} in two parts", disagreement(dx, actual))
     return [
         combined,
@@ -81,16 +79,11 @@ def _proven(f: Session, half: str, cut: str, paths: list[Path], x: Array) -> lis
 def _combined(f: Session, half: str, cut: str, path: Path, x: Array) -> tuple[Graph, Array, Array, float]:
     """The combined graph, proven; a cotangent, the gradient for it at x, and the error."""
     session = Session(path)
-    vjp = _product(session)
+    vjp = product_of(session)
     error = derivative_error(lambda at: f.run({f.inputs[0].name: at})[0], vjp, x)
     require_derivative(f"The gradient graph of {half}", error)
     (cotangent,) = random_inputs(session.inputs[1:], len(x)).values()
     return _graph(path, f"vjp_{half}", cut, session, error), cotangent, vjp(x, cotangent), error
-
-
-def _product(graph: Runs) -> Callable[[Array, Array], Array]:
-    """From x and a cotangent to the gradient, by names whatever they are."""
-    return lambda *rows: graph.run({i.name: a.astype(i.dtype) for i, a in zip(graph.inputs, rows, strict=True)})[0]
 
 
 def _graph(path: Path, role: str, cut: str, session: Session, error: float) -> Graph:

@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from craft_onnx.errors import InputError
-from craft_onnx.runtime.batches import as_array, check_rows, filled
+from craft_onnx.runtime.batches import Runs, as_array, check_rows, filled
 from craft_onnx.runtime.sessions import Session, TensorSpec, Value
 
 Array = NDArray[Any]
@@ -92,6 +92,11 @@ class Chain:
             value, pull = pair(value)
             pulls.append(pull)
         return value, pulls
+
+
+def product_of(graph: Runs) -> Callable[[Array, Array], Array]:
+    """From x and a cotangent of any precision to the gradient, by a combined graph or a chain."""
+    return lambda *rows: graph.run({i.name: a.astype(i.dtype) for i, a in zip(graph.inputs, rows, strict=True)})[0]
 
 
 def _back(pulls: list[Pull], cotangent: Array) -> Array:

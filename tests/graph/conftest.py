@@ -71,9 +71,20 @@ def net():
     return get
 
 
+@pytest.fixture(scope="session")
+def torch_net():
+    """Function from the name of a small network to its PyTorch module."""
+    return lambda name: _torch_nets().built(name)
+
+
 @pytest.fixture(params=NETS)
-def any_net(request, net):
-    return net(request.param)
+def net_name(request):
+    return request.param
+
+
+@pytest.fixture
+def any_net(net_name, net):
+    return net(net_name)
 
 
 @pytest.fixture(params=SHARED_MODELS or [None], ids=lambda path: path.stem if path else "none")

@@ -5,15 +5,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
+from support.topologies import LIGHT, fill
 
 from craft_onnx.graph.load import check, image_input, load, logits_output
 from craft_onnx.graph.names import LAYERS_KEY, find_tensor
 from craft_onnx.graph.normalize import STEPS, normalize
 
-LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
 # Of the largest output: float32 through up to 120 layers, whose products are added in another order.
 TOLERANCE = 2e-5
 
@@ -42,24 +41,6 @@ def assert_normal(model, free):
         before = node.inputs[0].producer()
         if node.op_type == "BatchNormalization" and before is not None:
             assert before.op_type not in {"Conv", "Gemm"} or len(before.outputs[0].uses()) > 1
-
-
-def fill(model):
-    """Random numbers for the constants that these files only say how to fill, but for the largest (VGG's 411 MB)."""
-    rng = np.random.default_rng(1)
-    for node in list(model.graph):
-        if node.op_type == "ConstantOfShape":
-            shape = tuple(int(size) for size in node.inputs[0].const_value.numpy())
-            if np.prod(shape) < 2**23:
-                scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.3
-                array = (rng.standard_normal(shape) * scale).astype(np.float32)
-                array = np.abs(array) + 0.5 if len(shape) == 1 else array  # variances among them
-                value = ir.Value(name=f"{node.outputs[0].name}_filled", const_value=ir.tensor(array))
-                value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
-                model.graph.register_initializer(value)
-                node.outputs[0].replace_all_uses_with(value)
-                model.graph.remove(node, safe=True)
-    return model
 
 
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem.removeprefix("light_"))

@@ -174,16 +174,21 @@ NETS = {
 }
 
 
-def exported(name):
-    """The ONNX model of a network, (N, 3, 32, 32) to (N, 5), with a dynamic batch and its layers' names."""
+def built(name):
+    """A network, (N, 3, 32, 32) to (N, 5), always with the same weights."""
     torch.manual_seed(0)
     net = NETS[name]().eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):  # statistics other than 0 and 1, so that merging them is not trivial
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
+    return net
+
+
+def exported(name):
+    """The ONNX model of a network, with a dynamic batch and its layers' names."""
     program = torch.onnx.export(
-        net,
+        built(name),
         (torch.zeros(2, 3, 32, 32),),
         dynamo=True,
         external_data=False,

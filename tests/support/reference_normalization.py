@@ -24,4 +24,12 @@ class MeanVarianceNormalization(OpRun):
         return ((centred / (centred.std(axes, keepdims=True) + 1e-9)).astype(x.dtype),)
 
 
-NORMALIZATION = [LRN, MeanVarianceNormalization]
+class LpNormalization(OpRun):
+    """ONNX's own forgets the absolute values where p is 1."""
+
+    def _run(self, x, axis=None, p=None):
+        norm = np.linalg.norm(x, p or 2, -1 if axis is None else axis, keepdims=True)
+        return (x / np.where(norm > 0, norm, np.inf),)
+
+
+NORMALIZATION = [LRN, LpNormalization, MeanVarianceNormalization]

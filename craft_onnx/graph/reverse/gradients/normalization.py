@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from craft_onnx.graph.reverse.broadcast import in_float32, sum_over
 from craft_onnx.graph.reverse.gradients.refusal import refusal
 from craft_onnx.graph.reverse.gradients.shapes import reshaped
@@ -146,7 +148,7 @@ def _lp_normalization(step: Step, dy: Tensor) -> list[Tensor]:
 
     def to_x(dy: Tensor, x: Tensor) -> Tensor:
         norm = (op.ReduceL2 if squared else op.ReduceL1)(x, [axis], keepdims=1)
-        inverse = op.Where(norm > 0, 1 / norm, 0)
+        inverse = 1 / op.Where(norm > 0, norm, np.inf)
         y = x * inverse
         return (dy - (y if squared else op.Sign(x)) * sum_over(dy * y, [axis])) * inverse
 

@@ -13,6 +13,7 @@ from craft_onnx.graph.names import layer_of
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.rules import Rules, Step
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor
+from craft_onnx.graph.values import operators
 
 
 def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, rules: Rules) -> Tensor | None:
@@ -59,15 +60,19 @@ def carriers(nodes: Iterable[ir.Node], wrt: ir.Value, rules: Rules) -> set[ir.Va
     reached: set[ir.Value | None] = {wrt}
     for node in nodes:
         if not rules.stops(node) and not reached.isdisjoint(node.inputs):
-            reached.update(value for value in node.outputs if _is_continuous(value))
+            quantized = node.op_type in QUANTIZING or any(
+                _is_integer(value) for value in node.inputs if value in reached
+            )
+            reached.update(value for value in node.outputs if quantized or not _is_integer(value))
     return reached
 
 
-def _is_continuous(value: ir.Value) -> bool:
-    """Floating-point numbers, and the integers of a quantized network, which stand for such."""
-    producer = value.producer()
-    quantized = producer is not None and producer.op_type == "QuantizeLinear"
-    return quantized or value.dtype is None or value.dtype.is_floating_point()
+# Their integers stand for floating-point numbers, as do those that are made of such integers.
+QUANTIZING = operators("QuantizeLinear DynamicQuantizeLinear ConvInteger MatMulInteger QLinearConv QLinearMatMul")
+
+
+def _is_integer(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype is not None and not value.dtype.is_floating_point()
 
 
 def _apply(

@@ -11,6 +11,7 @@ from craft_onnx.graph.reverse.gradients import (
     normalization,
     padding,
     pooling,
+    quantization,
     reductions,
     resize,
     slicing,
@@ -42,6 +43,7 @@ GRADIENTS = Rules(
         **slicing.RULES,
         **indexing.RULES,
         **normalization.RULES,
+        **quantization.RULES,
     },
     STOPS,
 )

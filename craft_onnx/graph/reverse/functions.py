@@ -28,9 +28,19 @@ def inline_functions(model: ir.Model, rules: Rules) -> ir.Model:
     rules : Rules
         What has a rule stays as it is, and what has no derivative.
     """
-    while names := {node.op_type for node in model.graph if _is_inlinable(node, model.opset_imports[""], rules)}:
-        model = infer_shapes(fold_constants(_inlined(model, names)))
+    tried: set[tuple[str, str | None]] = set()
+    while nodes := [node for node in _inlinable(model, rules) if _key(node) not in tried]:
+        tried.update(_key(node) for node in nodes)
+        model = _folded(
+            _inlined(model, {node.op_type for node in nodes}),
+            keep={value.name for node in nodes for value in node.outputs},
+        )
     return model
+
+
+def _key(node: ir.Node) -> tuple[str, str | None]:
+    """What is the same of a node as long as it is not inlined: ONNX lacks the bodies of some for some types."""
+    return node.op_type, node.outputs[0].name
 
 
 def has_body(op_type: str, opset: int) -> bool:
@@ -41,19 +51,43 @@ def has_body(op_type: str, opset: int) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
-def _is_inlinable(node: ir.Node, opset: int, rules: Rules) -> bool:
-    known = node.domain or rules.find(node) or rules.stops(node)
-    return not known and has_body(node.op_type, opset)
+def _inlinable(model: ir.Model, rules: Rules) -> list[ir.Node]:
+    unknown = (node for node in model.graph if not (node.domain or rules.find(node) or rules.stops(node)))
+    return [node for node in unknown if has_body(node.op_type, model.opset_imports[""])]
 
 
 def _inlined(model: ir.Model, names: set[str]) -> ir.Model:
     @pure
     def inline(copy: ir.Model) -> ir.Model:
+        proto = skeleton(copy)
+        _spell_out_defaults(proto, names)
         proto = onnx.inliner.inline_selected_functions(
-            skeleton(copy), [("", name) for name in sorted(names)], inline_schema_functions=True
+            proto, [("", name) for name in sorted(names)], inline_schema_functions=True
         )
         after = reattach(ir.serde.deserialize_model(proto), copy)
         NameFixPass()(after)
         return after
 
     return inline(model)
+
+
+def _spell_out_defaults(proto: onnx.ModelProto, names: set[str]) -> None:
+    """Attributes that nodes leave out: a body reads them, and the inliner knows what is written alone."""
+    opset = next(one.version for one in proto.opset_import if not one.domain)
+    for node in proto.graph.node:
+        if node.op_type in names and not node.domain:
+            given = {attribute.name for attribute in node.attribute}
+            known = onnx.defs.get_schema(node.op_type, opset, "").attributes
+            defaults = (one.default_value for name, one in known.items() if name not in given)
+            node.attribute.extend(default for default in defaults if default.name)
+
+
+def _folded(model: ir.Model, keep: set[str | None]) -> ir.Model:
+    """Fold constants and infer shapes; tensors to `keep`, which are outputs for as long, are still there afterwards."""
+    outputs = model.graph.outputs
+    count = len(outputs)
+    kept = (value for node in model.graph for value in node.outputs if value.name and value.name in keep)
+    outputs.extend(value for value in kept if not value.is_graph_output())
+    model = infer_shapes(fold_constants(model))
+    del model.graph.outputs[count:]
+    return model

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
@@ -42,17 +40,18 @@ def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, 
     """
     nodes = list(emitter.model.graph)
     reached = carriers(nodes, wrt, rules)
-    cotangents: defaultdict[ir.Value, list[Tensor]] = defaultdict(list, {of: [cotangent]})
+    cotangents = {of: cotangent}
     for node in reversed(nodes):
         if wrt in node.outputs:
             break
-        given = [_total(cotangents.pop(output, [])) for output in node.outputs]
+        given = [cotangents.pop(output, None) for output in node.outputs]
         if any(one is not None for one in given) and not reached.isdisjoint(node.outputs):
             with emitter.deriving(node, rules.name):
                 for value, found in zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True):
                     if value is not None and found is not None and value in reached:
-                        cotangents[value].append(unbroadcast(found, emitter.tensor(value)))
-    return _total(cotangents[wrt])
+                        part = unbroadcast(found, emitter.tensor(value))
+                        cotangents[value] = cotangents[value] + part if value in cotangents else part
+    return cotangents.get(wrt)
 
 
 def carriers(nodes: Iterable[ir.Node], wrt: ir.Value, rules: Rules) -> set[ir.Value | None]:
@@ -92,11 +91,6 @@ def _apply(
     found = rule(step, *given[: last + 1])
     assert len(found) == len(node.inputs), f"{node.op_type}: {len(found)} cotangents for {len(node.inputs)} inputs"
     return found
-
-
-def _total(cotangents: Sequence[Tensor]) -> Tensor | None:
-    """The sum of what several users of a value sent back."""
-    return functools.reduce(lambda one, other: one + other, cotangents) if cotangents else None
 
 
 def unsupported(node: ir.Node) -> UnsupportedOperator:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from craft_onnx.attribution.baselines import Baseline, baseline_of
 from craft_onnx.attribution.model import Predicts, Progress, image_axes, tensor
 from craft_onnx.attribution.targets import Target
-from craft_onnx.errors import InputError
+from craft_onnx.runtime.batches import check_batch_size
 
 Array = NDArray[Any]
 # From the number of an input and a slice of its m masks to these masks (m, H, W): 1 or True keeps a pixel, 0 or False
@@ -77,7 +77,13 @@ class Perturbed:
         ------
         Evaluation
             In the order of inputs and of masks.
+
+        Raises
+        ------
+        InputError
+            If the batch size is not positive.
         """
+        check_batch_size(batch_size)
         counts = [counts] * len(self.inputs) if isinstance(counts, int) else counts
         total, done = sum(counts), 0
         buffer = np.empty((min(batch_size, total), *self.inputs.shape[1:]), self.inputs.dtype)
@@ -96,9 +102,8 @@ class Perturbed:
         self, counts: int | Sequence[int], make: MaskMaker, batch_size: int, progress: Progress | None = None
     ) -> list[Array]:
         """The target's values under all masks, an array of float64 for every input; parameters as in `evaluate`."""
-        found = [
-            np.empty(count) for count in ([counts] * len(self.inputs) if isinstance(counts, int) else list(counts))
-        ]
+        counts = [counts] * len(self.inputs) if isinstance(counts, int) else counts
+        found = [np.empty(count) for count in counts]
         for row, which, _, values in self.evaluate(counts, make, batch_size, progress):
             found[row][which] = values
         return found
@@ -124,15 +129,7 @@ def blend(x: Array, baseline: Array, mask: Array, out: Array) -> None:
 
 
 def batched_pieces(counts: Sequence[int], size: int) -> Iterator[list[tuple[int, slice]]]:
-    """Batches of `size` out of `counts[i]` things of every i, as lists of (i, slice); the last one may be smaller.
-
-    Raises
-    ------
-    InputError
-        If the size is not positive.
-    """
-    if size < 1:
-        raise InputError(f"batch_size {size} is not positive.", "Give at least 1.")
+    """Batches of `size` out of `counts[i]` things of every i, as lists of (i, slice); the last one may be smaller."""
     pieces: list[tuple[int, slice]] = []
     room = size
     for row, count in enumerate(counts):

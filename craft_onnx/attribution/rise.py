@@ -1,6 +1,6 @@
 """RISE: the mean of random masks, weighted by what the model says of the picture behind them."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,13 @@ def rise(
     n_masks: int = 2000,
     feature_res: int = 8,
     p_keep: float = 0.5,
+    normalize: Literal["observed", "expected"] = "observed",
     baseline: Baseline = "zero",
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Maps:
-    """Random masks weighted by the target behind them (Petsiuk et al. 2018, arXiv 1806.07421, equation 6).
+    """Random masks weighted by the target behind them (Petsiuk et al. 2018, arXiv 1806.07421, section 3.1).
 
     Parameters
     ----------
@@ -48,6 +49,10 @@ def rise(
         Cells of a mask along either side, before it is enlarged and shifted.
     p_keep : float
         Probability that a cell is kept.
+    normalize : "observed" or "expected"
+        Divide the sum of weighted masks by the sum of the masks (the mean in equation 3, over the masks that were
+        drawn), or by its expected value n_masks * p_keep (equation 6; so do the original, DIANNA and OpenVINO XAI).
+        The latter shows every pixel's luck in being kept, times the mean of the target, which for logits is large.
     baseline : "zero", "black", "white", "blur", number or array
         What is seen where a mask is dark.
     batch_size : int
@@ -60,19 +65,24 @@ def rise(
     Returns
     -------
     (n, H, W) array
-        Expected value of the target over masks that keep the pixel, in its units.
+        Mean of the target over masks that keep the pixel, in its units; 0 where none did.
 
     Raises
     ------
     InputError
         If an option makes no sense.
     """
+    if normalize not in ("observed", "expected"):
+        raise InputError(f"RISE has no normalisation {normalize!r}.", "Take 'observed' or 'expected'.")
     look = Perturbed(model, inputs, targets, baseline)
     masks = ShiftedGrids(look.size, n_masks, feature_res, p_keep, seed)
-    maps = np.zeros((len(inputs), *look.size), np.float32)
+    sums, kept = np.zeros((len(inputs), *look.size), np.float32), np.zeros(look.size, np.float32)
     for row, _, some, values in look.evaluate(n_masks, masks, batch_size, progress):
-        maps[row] += (values.astype(np.float32) @ some.reshape(len(some), -1)).reshape(look.size)
-    return maps / np.float32(n_masks * p_keep)
+        flat = some.reshape(len(some), -1)
+        sums[row] += (values.astype(np.float32) @ flat).reshape(look.size)
+        if row == 0:  # all inputs have the same masks
+            kept += (np.ones(len(some), np.float32) @ flat).reshape(look.size)
+    return sums / (n_masks * np.float32(p_keep) if normalize == "expected" else np.where(kept > 0, kept, 1))
 
 
 class ShiftedGrids:

@@ -42,11 +42,12 @@ def segments_of(inputs: Array, segments: Any, axes: tuple[int, int, int]) -> lis
             raise InputError(f"There are no segments {segments!r}.", "Take a number of cells, 'slic' or label maps.")
         return [slic(np.moveaxis(x, [axis - 1 for axis in axes], (2, 0, 1))) for x in inputs]
     given = np.asarray(segments)
-    if given.ndim < 2:
+    if given.shape in ((), (2,)):
         rows, columns = np.broadcast_to(given, 2)
         return [grid(size, int(rows), int(columns))] * n
     if given.shape not in (size, (n, *size)):
-        raise InputError(f"Label maps of shape {given.shape} do not fit {n} inputs of {size}.", "Give (H, W) labels.")
+        problem = f"Segments of shape {given.shape} do not fit {n} inputs of {size}."
+        raise InputError(problem, "Give cells along height and width, or label maps (H, W) or (n, H, W).")
     return [relabelled(given)] * n if given.ndim == 2 else [relabelled(one) for one in given]
 
 

@@ -85,9 +85,9 @@ def kernel_shap(
 def draw(count: int, n_samples: int, seed: int = 0) -> tuple[Bools, Floats]:
     """Coalitions of K segments and their weights in the fit.
 
-    A coalition of s segments has the weight (K - 1) / (C(K, s) s (K - s)) (theorem 2). Sizes s and K - s together are
-    taken whole, from the outermost inwards, while the samples left are as many as these coalitions deserve by weight;
-    the rest is drawn by weight, each coalition together with its complement.
+    A coalition of s segments has the weight (K - 1) / (C(K, s) s (K - s)) (theorem 2). Single segments, and all but
+    one, are taken whole, which determines the fit; then sizes s and K - s together, inwards, while the samples left
+    are as many as these coalitions deserve by weight. The rest is drawn by weight, each together with its complement.
 
     Parameters
     ----------
@@ -117,7 +117,8 @@ def draw(count: int, n_samples: int, seed: int = 0) -> tuple[Bools, Floats]:
     for size in range(1, count // 2 + 1):
         sizes = sorted({size, count - size})
         number = sum(comb(count, one) for one in sizes)
-        if left * sum(mass[one] for one in sizes) < number * sum(mass.values()) * (1 - 1e-9):
+        deserved = left * sum(mass[one] for one in sizes) / sum(mass.values())
+        if size > 1 and deserved < number * (1 - 1e-9):
             break
         parts += [(_all_of(count, one), np.full(comb(count, one), mass.pop(one) / comb(count, one))) for one in sizes]
         left -= number

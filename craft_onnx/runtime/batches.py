@@ -102,8 +102,7 @@ def run_batches(
     CraftError
         If not even one row fits in memory.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size {batch_size} is not positive.", "Give at least 1.")
+    check_batch_size(batch_size)
     fixed = session.inputs[0].shape[0]
     size = fixed or min(batch_size, session.largest_batch or batch_size)
     if _is_one_chunk(session, x):
@@ -179,7 +178,14 @@ def _checked(chunk: Any, specs: Sequence[TensorSpec]) -> Rows:
 
 
 def rebatch(chunks: Iterable[Array], size: int) -> Iterator[Array]:
-    """Chunks of any length as batches of `size` rows, the last one shorter; nothing is copied that need not be."""
+    """Chunks of any length as batches of `size` rows, the last one shorter; nothing is copied that need not be.
+
+    Raises
+    ------
+    InputError
+        If the size is not positive.
+    """
+    check_batch_size(size)
     return (batch for (batch,) in rebatch_rows(((chunk,) for chunk in chunks), size))
 
 
@@ -202,6 +208,12 @@ def rebatch_rows(chunks: Iterable[Rows], size: int) -> Iterator[Rows]:
 
 def _cut(rows: Rows, start: int, stop: int) -> Rows:
     return tuple(array[start:stop] for array in rows)
+
+
+def check_batch_size(size: int) -> None:
+    """Raise InputError unless a batch has at least one row."""
+    if size < 1:
+        raise InputError(f"batch_size {size} is not positive.", "Give at least 1.")
 
 
 def _join(parts: list[Rows]) -> Rows:

@@ -142,7 +142,9 @@ def test_far_out(op_type, attributes, opset, function, dtype):
     if op_type == "Celu" and dtype == np.float16:
         pytest.skip("Celu is defined for float32 alone")
     x = FAR.astype(dtype)
-    narrow, wide = (gradient_graph(one_node(op_type, [x], 0, attributes, opset=opset, dtype=t)) for t in (dtype, float))
+    narrow, wide = (
+        gradient_graph(one_node(op_type, [FAR], 0, attributes, opset=opset, dtype=kind)) for kind in (dtype, np.float64)
+    )
     feeds = {"input_0": x, "cotangent": np.ones_like(x)}
     # The runtime's CPU provider calculates in float32 where it has no kernel for half precision; numpy does not.
     found = run(narrow, **feeds) if dtype == np.float32 else by_definition(narrow, **feeds)
@@ -159,7 +161,9 @@ def test_far_out(op_type, attributes, opset, function, dtype):
 def test_softmax_far_out(op_type):
     x = np.float32([[100, -100, 99], [1e4, 0, -1e4]])
     cotangent = np.float32([[1, 2, 3], [1, 2, 3]])
-    narrow, wide = (gradient_graph(one_node(op_type, [x], dtype=dtype)) for dtype in (np.float32, np.float64))
+    narrow, wide = (
+        gradient_graph(one_node(op_type, [x.astype(dtype)], dtype=dtype)) for dtype in (np.float32, np.float64)
+    )
     expected = by_definition(wide, input_0=x.astype(float), cotangent=cotangent.astype(float))
     assert_close(run(narrow, input_0=x, cotangent=cotangent), expected, 1e-6, "far out")
 

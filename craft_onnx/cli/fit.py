@@ -31,8 +31,8 @@ def command(bundle: Path, images: tuple[str, ...], **given: Any) -> None:
     from craft_onnx.runtime.model import load
     from craft_onnx.runtime.pictures import open_pictures
 
-    model = load(bundle, providers=given["providers"], threads=given["threads"], cut=given["cut"])
     steps.check_writable(bundle)
+    model = load(bundle, providers=given["providers"], threads=given["threads"], cut=given["cut"])
     class_id = asked_class(given["class_id"], given["class_name"], model.class_names)
     check_class(class_id, model.classes)
     pictures = open_pictures(list(images))

@@ -24,6 +24,9 @@ PATCH_SHARE = 64 / 224
 
 def check_writable(bundle: Path) -> None:
     """InputError where the result could not be stored in a bundle; known before any work is done."""
+    if bundle.is_file():
+        remedy = f"Make a bundle from a model with: craft-onnx split {bundle} -o BUNDLE"
+        raise InputError(f"{bundle} is a file, not a bundle.", remedy)
     if bundle.is_dir() and not os.access(bundle, os.W_OK):
         raise InputError(f"The bundle {bundle} cannot be written.", "Copy it to a folder that can be written.")
 

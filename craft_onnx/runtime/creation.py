@@ -4,7 +4,9 @@ import importlib.metadata
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from craft_onnx.description import Description, Layout
 from craft_onnx.errors import InputError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from craft_onnx.graph.cuts import Cut
 
+Array = NDArray[Any]
 WEIGHTS = "weights.bin"
 GRADIENT_ROLES = tuple(f"vjp_{half}{part}" for half in ("g", "h") for part in ("", "_forward", "_backward"))
 _PREFIXES = {role: role.replace("_forward", "-forward").replace("_backward", "-backward") for role in GRADIENT_ROLES}
@@ -101,24 +104,32 @@ def _proven_manifest(
     """Load every graph as it was written, prove the splits, and describe it all."""
     f = Session(folder / "model.onnx")
     x, expected = reference(f, description.preprocessing)
-    graphs = [_graph("model.onnx", "model", None, f)]
-    specs = {}
-    for name, cut in cuts.items():
-        g, h = (Session(folder / files[name][half]) for half in ("g", "h"))
-        specs[name] = _cut_spec(name, cut, split_error(expected, g, h, x, cut.tensor))
-        graphs += [_graph(files[name]["g"], "g", name, g), _graph(files[name]["h"], "h", name, h)]
-        graphs += add_gradients(g, "g", name, files[name], x, WEIGHTS)
-        graphs += add_gradients(h, "h", name, files[name], run_array(g, x, len(x)), WEIGHTS)
+    ends = _input(f, description), _output(f, expected[0].shape, description, names)
+    whole = _graph("model.onnx", "model", None, f)
+    del f  # sessions are large
+    proven = [_proven_cut(folder, name, cut, files[name], x, expected) for name, cut in cuts.items()]
     return Manifest(
         schema=SCHEMA,
         versions=_versions(),
         source=Source(description.framework, description.source_sha256),
-        input=_input(f, description),
-        output=_output(f, expected[0].shape, description, names),
-        cuts=specs,
-        graphs=tuple(graphs),
+        input=ends[0],
+        output=ends[1],
+        cuts={spec.name: spec for spec, _ in proven},
+        graphs=(whole, *(graph for _, graphs in proven for graph in graphs)),
         files={path.name: sha256(path) for path in sorted(folder.iterdir())},
     )
+
+
+def _proven_cut(
+    folder: Path, name: str, cut: "Cut", files: dict[str, str], x: Array, expected: list[Array]
+) -> tuple[CutSpec, list[Graph]]:
+    """Prove the halves at a cut, and add their gradients."""
+    g, h = (Session(folder / files[half]) for half in ("g", "h"))
+    spec = _cut_spec(name, cut, split_error(expected, g, h, x, cut.tensor))
+    graphs = [_graph(files["g"], "g", name, g), _graph(files["h"], "h", name, h)]
+    for half, session, at in (("g", g, x), ("h", h, run_array(g, x, len(x)))):
+        graphs += add_gradients(session, half, name, files, at, WEIGHTS)
+    return spec, graphs
 
 
 def _graph(file: str, role: str, cut: str | None, session: Session) -> Graph:

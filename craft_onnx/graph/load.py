@@ -11,8 +11,10 @@ import onnx
 import onnx_ir as ir
 
 from craft_onnx.description import METADATA_KEY, Description
-from craft_onnx.errors import CheckFailed, InputError, UnsupportedOperator
+from craft_onnx.errors import CheckFailed, InputError
 from craft_onnx.files import new_file
+from craft_onnx.graph.foreign import unsupported
+from craft_onnx.graph.inference import stand_in
 from craft_onnx.graph.skeleton import skeleton
 
 # Initializers from this size on go to the external file, where there is one; smaller ones are read at loading anyway.
@@ -78,13 +80,15 @@ def save(model: ir.Model, path: str | Path, weights: str | None = None) -> None:
 def check(model: ir.Model) -> None:
     """Check what holds of every model that we write: ONNX's own rules, standard operators, unique names, no leftovers.
 
+    Of other operators, those that a gradient rule is registered for are let through.
+
     Raises
     ------
     CheckFailed
         If the model breaks ONNX's rules, names two tensors or two nodes alike, has an initializer that nothing uses,
         or more than one opset.
     UnsupportedOperator
-        If an operator is not one of ONNX's own.
+        If an operator is not one of ONNX's own, and no rule is registered for it.
     """
     _check_standard(model)
     try:
@@ -229,13 +233,12 @@ def _write_proto(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_standard(model: ir.Model) -> None:
-    foreign = sorted({f"{n.domain}::{n.op_type}" for n in ir.traversal.RecursiveGraphIterator(model.graph) if n.domain})
-    if foreign:
-        raise UnsupportedOperator(
-            f"The model uses operators that are not ONNX's own: {', '.join(foreign)}.",
-            "Export it without fused, quantized or custom operators.",
-        )
-    if set(model.opset_imports) != {""}:
+    foreign = [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if node.domain]
+    for node in foreign:
+        if stand_in(node) is None:
+            problem = "The model uses an operator that is not ONNX's own:"
+            raise unsupported(node, problem, "Export it without fused, quantized or custom operators")
+    if set(model.opset_imports) != {"", *(node.domain for node in foreign)}:
         raise CheckFailed(f"The model has the opsets {dict(model.opset_imports)}, not one.", "Normalize the model.")
 
 

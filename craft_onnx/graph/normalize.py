@@ -52,7 +52,7 @@ def normalize(model: ir.Model) -> ir.Model:
     InputError
         If the opset cannot be raised, or the model works for one batch size only.
     UnsupportedOperator
-        If it has operators that are not ONNX's own.
+        If it has operators that are not ONNX's own, and no gradient rule is registered for them.
     """
     for _, step in STEPS:
         model = step(model)

@@ -7,8 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass, ShapeInferencePass
 
-# ONNX's inference leaves them out; y has the shape of x.
-_LIKE_FIRST_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
+from craft_onnx.graph.inference import note_types, stand_in
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -80,11 +79,11 @@ def note_shapes(model: ir.Model) -> None:
     """Note on every value of a model the type and shape that ONNX shape inference finds."""
     # Not strict: what cannot be inferred stays unknown, and that is an answer too.
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    missed = [node for node in model.graph if node.op_type in _LIKE_FIRST_INPUT and node.outputs[0].shape is None]
+    missed = [node for node in model.graph if stand_in(node) and node.outputs[0].shape is None]
     known = [node for node in missed if (x := node.inputs[0]) is not None and x.shape is not None]
     for node in known:
-        node.outputs[0].shape, node.outputs[0].type = node.inputs[0].shape, node.inputs[0].type  # type: ignore[union-attr]  # checked above
-    if known:
+        note_types(node, model.opset_imports[""], model.ir_version)
+    if any(node.outputs[0].shape is not None for node in known):
         note_shapes(model)
 
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from craft_onnx.errors import UnsupportedOperator
-from craft_onnx.graph.names import layer_of
+from craft_onnx.graph.foreign import unsupported
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.rules import Rules, Step
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor
-from craft_onnx.graph.values import operators
+from craft_onnx.graph.values import operators, used_values
 
 
 def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, rules: Rules) -> Tensor | None:
@@ -58,7 +57,7 @@ def carriers(nodes: Iterable[ir.Node], wrt: ir.Value, rules: Rules) -> set[ir.Va
     """Values that depend on `wrt` through nodes that let a derivative through."""
     reached: set[ir.Value | None] = {wrt}
     for node in nodes:
-        if not rules.stops(node) and not reached.isdisjoint(node.inputs):
+        if not rules.stops(node) and not reached.isdisjoint(used_values(node)):
             quantized = node.op_type in QUANTIZING or any(
                 _is_integer(value) for value in node.inputs if value in reached
             )
@@ -80,7 +79,7 @@ def _apply(
     """The cotangents of a node's inputs."""
     rule = rules.find(node)
     if rule is None:
-        raise unsupported(node)
+        raise unsupported(node, "No derivative is known of", "Cut the model behind that layer")
     step = Step(
         node,
         tuple(None if value is None else emitter.tensor(value) for value in node.inputs),
@@ -91,13 +90,3 @@ def _apply(
     found = rule(step, *given[: last + 1])
     assert len(found) == len(node.inputs), f"{node.op_type}: {len(found)} cotangents for {len(node.inputs)} inputs"
     return found
-
-
-def unsupported(node: ir.Node) -> UnsupportedOperator:
-    """The error for a node without a rule."""
-    name, layer = f"{node.domain or 'ai.onnx'}::{node.op_type}", layer_of(node.outputs[0])
-    decorator = f"@craft_onnx.gradient_rule({node.op_type!r}, domain={node.domain!r})"
-    return UnsupportedOperator(
-        f"No derivative is known of {name} (node {node.name!r}, layer {layer!r}).",
-        f"Cut the model behind that layer, or register a rule for it with {decorator}.",
-    )

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from craft_onnx.graph import values
+from craft_onnx.graph.inference import infer_like
 from craft_onnx.graph.reverse.tensor import Tensor
 
 
@@ -95,12 +96,14 @@ class Rules:
         self._stops = stops
         self._base = base
 
-    def rule(self, op_type: str, domain: str = "") -> Callable[[Rule], Rule]:
+    def rule(self, op_type: str, domain: str = "", like: str = "Identity") -> Callable[[Rule], Rule]:
         """Decorator that adds a rule to the set, or replaces one.
 
         The rule is called as ``rule(step, cotangent)``, with one more cotangent for each further output that something
         depends on, and returns a list with a cotangent, or None, for every input of the node. `Tensor` has arithmetic,
         `op` every operator of ONNX.
+
+        Models with an operator that is not ONNX's own are refused, unless a rule for it was registered before.
 
         Parameters
         ----------
@@ -108,6 +111,9 @@ class Rules:
             The operator, such as "Relu".
         domain : str
             Its domain, "" for ONNX's own.
+        like : str
+            For operators of other domains: the operator of ONNX's own whose outputs have the same types and shapes,
+            given the same inputs and attributes. "Identity" says that the output is like the first input.
 
         Examples
         --------
@@ -120,6 +126,8 @@ class Rules:
 
         def add(rule: Rule) -> Rule:
             self._table[_domain(domain), op_type] = rule
+            if _domain(domain):
+                infer_like(op_type, domain, like)
             return rule
 
         return add

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from craft_onnx.graph.inference import inferred_types
+from craft_onnx.graph.inference import note_types
 from craft_onnx.graph.names import layer_of
 from craft_onnx.graph.values import Builder, constant, dimensions
 
@@ -75,11 +75,8 @@ class Emitter:
         return [Tensor(self, output) for output in outputs]
 
     def _infer(self, node: ir.Node) -> None:
-        types = inferred_types(node, self.model.opset_imports[""], self.model.ir_version)
+        note_types(node, self.model.opset_imports[""], self.model.ir_version)
         for value in node.outputs:
-            if proto := types.get(str(value.name)):
-                value.type = ir.serde.deserialize_type_proto_for_type(proto)
-                value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
             name_dimensions(value)
 
 

@@ -89,5 +89,5 @@ def _folded(model: ir.Model, keep: set[str | None]) -> ir.Model:
     kept = (value for node in model.graph for value in node.outputs if value.name and value.name in keep)
     outputs.extend(value for value in kept if not value.is_graph_output())
     model = infer_shapes(fold_constants(model))
-    del model.graph.outputs[count:]
+    model.graph.outputs[count:] = []
     return model

@@ -85,7 +85,7 @@ def _forward(whole: ir.Model, residuals: list[str]) -> ir.Model:
 def _backward(whole: ir.Model, residuals: list[str]) -> ir.Model:
     graph = whole.graph
     cotangent = graph.inputs[1]
-    del graph.outputs[0]
+    graph.outputs.pop(0)  # `del` would leave the value marked as an output
     values = {value.name: value for node in graph for value in node.outputs}
     entries = [_entry(values[name]) for name in residuals]
     graph.inputs[:] = [cotangent, *entries]

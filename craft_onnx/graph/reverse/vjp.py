@@ -46,7 +46,7 @@ def gradient_graph(
         If there is no such tensor, or no derivative leads from one to the other.
     """
     whole = with_reverse_pass(model, of, wrt, rules)
-    del whole.graph.outputs[0]
+    whole.graph.outputs.pop(0)
     without_unused(whole)
     check(whole)
     return whole

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.attribution.model import as_inputs, as_model, resolved, tensor
+from craft_onnx.attribution.model import Progress, as_inputs, as_model, resolved, tensor
 from craft_onnx.attribution.registry import COMMON, Maps, find_method
 from craft_onnx.runtime.batches import BATCH_SIZE
 
@@ -64,6 +64,7 @@ def attribute(
     *,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Attribution:
     """Explain a target of a model by any method.
@@ -82,6 +83,8 @@ def attribute(
         Of everything random.
     batch_size : int
         Rows in one run.
+    progress : callable, optional
+        Told (done, total) after each run.
     **options
         Of the method.
 
@@ -97,7 +100,7 @@ def attribute(
     """
     chosen, model, x = find_method(method), as_model(model), as_inputs(inputs)
     target = resolved(model, x, targets, batch_size)
-    maps, residual = chosen.run(model, x, target, seed=seed, batch_size=batch_size, **options)
+    maps, residual = chosen.run(model, x, target, seed=seed, batch_size=batch_size, progress=progress, **options)
     values = target.value(tensor(model, target.of, x, batch_size), np.arange(len(x)))
     defaults = {name: value for name, value in chosen.options.items() if name not in COMMON}
     own = {name: value for name, value in options.items() if name in defaults}

@@ -105,7 +105,9 @@ def incompleteness(
 ) -> NDArray[np.float64]:
     """By how much the sums of attributions (n, ...) miss f(x) - f(b), relative to it, (n,)."""
     rows = np.arange(len(inputs))
-    ends = [target.value(tensor(model, target.of, x, batch_size), rows).astype(float) for x in (inputs, np.array(start))]
+    ends = [
+        target.value(tensor(model, target.of, x, batch_size), rows).astype(float) for x in (inputs, np.array(start))
+    ]
     change = ends[0] - ends[1]
     sums = attributions.reshape(len(inputs), -1).sum(axis=1, dtype=np.float64)
     return np.abs(sums - change) / np.maximum(np.abs(change), np.finfo(np.float32).tiny)

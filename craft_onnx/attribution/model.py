@@ -102,7 +102,8 @@ def as_inputs(x: Any) -> Array:
     if array.dtype.kind != "f":
         raise InputError(
             f"Attribution needs floating-point inputs, not {array.dtype}.",
-            "Pictures become input with model.preprocess(pictures).",
+            "Pictures become input with model.preprocess(pictures); convert a model that takes raw pixels without "
+            "--bake-preprocessing.",
         )
     return array
 

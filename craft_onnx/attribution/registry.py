@@ -47,12 +47,15 @@ class Method:
         What it needs of a model, a key of `NEEDED`.
     complete : bool
         Its maps promise to add up to the change of the target from a baseline to the input.
+    relative : bool
+        Zero means nothing in its maps, only which pixel has more than another.
     """
 
     name: str
     function: Callable[..., Any]
     needs: str
-    complete: bool
+    complete: bool = False
+    relative: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -85,7 +88,9 @@ class Method:
             raise InputError(f"{self.name} has no option {unknown[0]!r}.", f"It has {own or 'none of its own'}.")
 
 
-def method(name: str, needs: str, complete: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Maps]]:
+def method(
+    name: str, needs: str, complete: bool = False, relative: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Maps]]:
     """Decorator that registers a method under a name.
 
     The function gets a model with what it `needs`, inputs as an array and a `Target`, whatever its caller gave.
@@ -99,10 +104,12 @@ def method(name: str, needs: str, complete: bool = False) -> Callable[[Callable[
     complete : bool
         The function returns (maps, residual (n,)): by how much the sum of each map misses the change of the target
         from the baseline to the input, relative to that change.
+    relative : bool
+        Zero means nothing in the maps.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Maps]:
-        METHODS[name] = registered = Method(name, function, needs, complete)
+        METHODS[name] = registered = Method(name, function, needs, complete, relative)
 
         @functools.wraps(function)
         def public(model: Any, inputs: Any, targets: Any = None, **options: Any) -> Maps:

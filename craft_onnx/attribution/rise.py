@@ -18,7 +18,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 
-@method("rise", needs="predictions")
+@method("rise", needs="predictions", relative=True)
 def rise(
     model: Predicts,
     inputs: Array,

@@ -24,6 +24,7 @@ COMMANDS = {
     "gradient": "Write the gradient of a model as an ONNX graph.",
     "fit": "Find the concepts of a class in pictures, and their importance.",
     "explain": "Explain pictures with the concepts of a bundle.",
+    "attribute": "Show which pixels matter for a class, by any attribution method.",
     "name": "Name a concept of a bundle.",
     "check": "Print versions and providers, and test this installation.",
     "demo": "Explain a model with a known shortcut, and check that it is found.",

@@ -1,0 +1,202 @@
+"""The files that `craft-onnx attribute` writes."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from craft_onnx.cli.explain import file_names
+from craft_onnx.cli.messages import progress, say
+from craft_onnx.errors import CraftError, InputError
+
+if TYPE_CHECKING:
+    from craft_onnx.attribution.attribute import Attribution
+    from craft_onnx.runtime.model import SplitModel
+    from craft_onnx.runtime.pictures import Pictures
+
+Written = dict[str, Any]
+TICKS = 100  # of the bar, for each picture and method
+SIDE = 256  # of a tile on a sheet, pixels
+PAGE_SIDE = 512
+DOUBTFUL = 0.05  # residuals above are worth a word
+
+
+def explain_into(
+    folder: Path, model: "SplitModel", pictures: "Pictures", chosen: dict[str, dict[str, Any]], given: dict[str, Any]
+) -> list[Written]:
+    """Write the maps of all pictures by the chosen methods, and the page; what was written, as JSON values.
+
+    `given` are the command's options; with "skip", methods that this model cannot do are left out.
+    """
+    names, written = file_names(pictures.names), []
+    total = len(pictures) * len(chosen) * TICKS
+    with progress(range(total), "Attributing", total) as bar:
+        stream = pictures.readable()
+        while some := list(itertools.islice(stream, given["batch_size"])):
+            written += _explain(folder, model, [(names[i], picture) for i, picture in some], chosen, given, bar)
+    _write_page(folder, written)
+    return written
+
+
+def _explain(
+    folder: Path,
+    model: "SplitModel",
+    pictures: list[tuple[str, Any]],
+    chosen: dict[str, dict[str, Any]],
+    given: dict[str, Any],
+    bar: Any,
+) -> list[Written]:
+    """The files of some pictures."""
+    x = model.preprocess([picture for _, picture in pictures])
+    logits = model.predict(x, given["batch_size"])
+    classes = logits.argmax(axis=1) if given["class_id"] is None else np.full(len(x), given["class_id"])
+    written = [_described(model, pictures[i][0], logits[i], int(classes[i])) for i in range(len(x))]
+    tiles: list[list[Any]] = [[] for _ in pictures]
+    for found in _attributions(model, x, classes, chosen, given, bar):
+        for i, (name, picture) in enumerate(pictures):
+            written[i]["maps"].append(_write(folder, model, name, picture, found, i))
+            tiles[i].append(_overlay(model, _tile(picture), found, i))
+    if not tiles[0]:
+        raise InputError("None of the methods can explain this model.", "Ask for one of them, which says why.")
+    if len(chosen) > 1:
+        for one, (name, picture), overlays in zip(written, pictures, tiles, strict=True):
+            one["sheet"] = _write_sheet(folder, name, picture, overlays, [each["method"] for each in one["maps"]])
+    return written
+
+
+def _attributions(
+    model: "SplitModel", x: Any, classes: Any, chosen: dict[str, dict[str, Any]], given: dict[str, Any], bar: Any
+) -> "Iterator[Attribution]":
+    """What each method finds; one that cannot explain the model is left out of all of them."""
+    from craft_onnx.attribution.attribute import attribute
+
+    for name, options in list(chosen.items()):
+        meter = Meter(bar, len(x) * TICKS)
+        try:
+            found = attribute(
+                model, x, classes, name, seed=given["seed"], batch_size=given["batch_size"], progress=meter, **options
+            )
+        except CraftError as error:
+            if not given["skip"]:
+                raise
+            del chosen[name]
+            say(f"{name} is left out: {error}")
+            continue
+        finally:
+            meter(1, 1)
+        _doubt(found)
+        yield found
+
+
+class Meter:
+    """Moves a progress bar by a number of ticks as something of its own length goes on.
+
+    Parameters
+    ----------
+    bar : click progress bar
+        The bar.
+    ticks : int
+        For all of it.
+    """
+
+    def __init__(self, bar: Any, ticks: int) -> None:
+        self._bar, self._ticks, self._moved = bar, ticks, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move on to `done` of `total`."""
+        reached = self._ticks * done // total
+        self._bar.update(reached - self._moved)
+        self._moved = reached
+
+
+def _doubt(found: "Attribution") -> None:
+    if found.residual is not None and "steps" in found.options and found.residual.max() > DOUBTFUL:
+        missed = f"{100 * found.residual.max():.0f} %"
+        say(f"{found.method}: a map misses the change that it is to add up to by {missed}; more --steps come closer.")
+
+
+def _described(model: "SplitModel", name: str, logits: Any, class_id: int) -> Written:
+    """What is explained of a picture; its maps are to be added."""
+    label = model.class_names[class_id] if model.class_names and class_id < len(model.class_names) else None
+    return {
+        "picture": name,
+        "predicted": int(logits.argmax()),
+        "explained": int(class_id),
+        "name": label,
+        "maps": [],
+        "sheet": None,
+    }
+
+
+def _write(folder: Path, model: "SplitModel", name: str, picture: Any, found: "Attribution", i: int) -> Written:
+    """The files of one map, as JSON values."""
+    from craft_onnx.show.overlay import write_png
+
+    files = [f"{name}-{found.method}.png", f"{name}-{found.method}.npy"]
+    write_png(folder / files[0], _overlay(model, picture, found, i))
+    np.save(folder / files[1], found.maps[i])
+    residual = None if found.residual is None else float(found.residual[i])
+    fields = {name: value for name, value in found.to_json().items() if name != "values"}
+    return {**fields, "value": float(found.values[i]), "residual": residual, "files": files}
+
+
+def _overlay(model: "SplitModel", picture: Any, found: "Attribution", i: int) -> Any:
+    from craft_onnx.attribution.registry import METHODS
+    from craft_onnx.show.attributions import attribution_overlay, smoothed
+
+    relative = METHODS[found.method].relative
+    values = found.maps[i] - found.maps[i].min() if relative else found.maps[i]
+    return attribution_overlay(picture, model.to_picture(smoothed(values)[None], [picture.shape[:2]])[0], smooth=0)
+
+
+def _tile(picture: Any) -> Any:
+    from craft_onnx.report.images import shrunk
+
+    return shrunk(picture, SIDE)
+
+
+def _write_sheet(folder: Path, name: str, picture: Any, overlays: list[Any], labels: list[str]) -> str:
+    from craft_onnx.show.attributions import attribution_sheet
+    from craft_onnx.show.overlay import write_png
+
+    write_png(folder / f"{name}.png", attribution_sheet(picture, overlays, ["picture", *labels], side=SIDE))
+    return f"{name}.png"
+
+
+def _write_page(folder: Path, written: list[Written]) -> None:
+    """A page with the maps of every picture."""
+    from craft_onnx.report.content import Page, Section
+    from craft_onnx.report.page import write_page
+
+    first = written[0]["maps"][0]
+    sections = [Section(one["picture"], [_sentence(one)], illustrations=_Shown(folder, one)) for one in written]
+    facts = {"pictures": len(written), "provider": first["provider"], "seed": first["seed"]}
+    write_page(folder, Page("Attributions", facts=facts, sections=sections))
+
+
+def _sentence(one: Written) -> str:
+    explained = f"class {one['explained']}" + (f" ({one['name']})" if one["name"] else "")
+    predicted = "as predicted" if one["predicted"] == one["explained"] else f"predicted is class {one['predicted']}"
+    return f"Explained is {explained}, {predicted}; its value is {one['maps'][0]['value']:.4g}."
+
+
+class _Shown(Sequence[Any]):
+    """The maps of a picture as illustrations of a page, read when they are asked for."""
+
+    def __init__(self, folder: Path, one: Written) -> None:
+        self._folder, self._maps = folder, one["maps"]
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __getitem__(self, index: Any) -> Any:
+        from craft_onnx.report.content import Illustration
+        from craft_onnx.report.images import shrunk
+        from craft_onnx.runtime.pictures import open_pictures
+
+        one = self._maps[index]
+        picture = shrunk(open_pictures(self._folder / one["files"][0])[0], PAGE_SIDE)
+        residual = "" if one["residual"] is None else f", residual {one['residual']:.1e}"
+        return Illustration(picture, one["method"] + residual)

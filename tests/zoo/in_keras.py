@@ -1,0 +1,91 @@
+"""Networks of Keras: built with weights that matter, and differentiated by TensorFlow itself."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow
+from numpy.typing import NDArray
+
+from zoo.catalogue import Network
+from zoo.weights import varied
+
+Array = NDArray[Any]
+CALIBRATION = 8  # pictures whose statistics the BatchNormalizations take
+
+
+def build(network: Network) -> Any:
+    """The network, without its final Softmax."""
+    if network.library == "trained":
+        return _without_softmax(keras.saving.load_model(network.options["file"], compile=False))
+    keras.utils.set_random_seed(0)
+    net = _create(network)
+    rng = np.random.default_rng(0)
+    for weights in net.trainable_weights:
+        found = varied(weights.numpy(), rng)
+        if found is not None:
+            weights.assign(found)
+    _calibrate(net, network.shape)
+    return net
+
+
+def gradient(net: Any, x: Array, cotangent: Array, wide: bool) -> Array:
+    """TensorFlow's derivative to x of the sum of logits times cotangent, in float32 or float64."""
+    kind = "float64" if wide else "float32"
+    net = _in_float64(net) if wide else net
+    pictures = tensorflow.constant(x, kind)
+    with tensorflow.GradientTape() as tape:
+        tape.watch(pictures)
+        target = tensorflow.reduce_sum(net(pictures, training=False) * tensorflow.constant(cotangent, kind))
+    return tape.gradient(target, pictures).numpy()
+
+
+def logits(net: Any, x: Array) -> Array:
+    """The outputs."""
+    return net(x, training=False).numpy()
+
+
+def parameters(net: Any) -> int:
+    """How many weights there are."""
+    return net.count_params()
+
+
+def _create(network: Network) -> Any:
+    factory = getattr(keras.applications, network.name)
+    return factory(weights=None, input_shape=network.shape, classifier_activation=None)
+
+
+def _without_softmax(net: Any) -> Any:
+    net.layers[-1].activation = keras.activations.linear
+    return net
+
+
+def _calibrate(net: Any, shape: tuple[int, ...]) -> None:
+    """Give every BatchNormalization the statistics of random pictures, so that nothing dies out or explodes."""
+    norms = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    net(np.random.default_rng(0).standard_normal((CALIBRATION, *shape)).astype(np.float32), training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _in_float64(net: Any) -> Any:
+    """The same network with wide weights; layers take the global policy when they are made from their configuration."""
+    keras.config.set_floatx("float64")
+    try:
+        wide = keras.Model.from_config(_widened(net.get_config()))
+    finally:
+        keras.config.set_floatx("float32")
+    wide.set_weights(net.get_weights())
+    return wide
+
+
+def _widened(config: Any) -> Any:
+    """A configuration with every mention of float32 replaced."""
+    if isinstance(config, dict):
+        return {key: _widened(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_widened(value) for value in config)
+    return "float64" if isinstance(config, str) and config == "float32" else config

@@ -1,0 +1,100 @@
+"""One side of `gradient.py`, in a process of its own: FOLDER SIDE NETWORK."""
+
+import os
+
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "2"))
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+from serving import serve
+
+COTANGENTS = 10
+Array = NDArray[np.float32]
+
+
+def forward(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+    """onnxruntime's forward pass alone."""
+    from craft_onnx.runtime.sessions import Session
+
+    session = Session(folder / "model.onnx", threads=THREADS)
+    return lambda: session.run({session.inputs[0].name: x})[0]
+
+
+def combined(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+    """The combined gradient graph."""
+    from craft_onnx.runtime.sessions import Session
+
+    session = Session(folder / "gradient.onnx", threads=THREADS)
+    return lambda: session.run({session.inputs[0].name: x, "cotangent": cotangent})[0]
+
+
+def pair(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+    """One forward pass and ten cotangents."""
+    from craft_onnx.runtime.pullback import Pair
+    from craft_onnx.runtime.sessions import Session
+
+    both = Pair(*(Session(folder / f"{part}.onnx", threads=THREADS) for part in ("forward", "backward")))
+
+    def run() -> Array:
+        _, pull = both(x)
+        return [pull(cotangent).numpy() for _ in range(COTANGENTS)][-1]
+
+    return run
+
+
+def torch_autograd(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+    """PyTorch on the network as it was defined."""
+    from networks import NETWORKS
+
+    return autograd(NETWORKS[network](), x, cotangent)
+
+
+def onnx2torch(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+    """PyTorch on the network as onnx2torch reads it from the same file."""
+    import torch
+
+    # The torchvision of PyPI, which onnx2torch imports, declares operators that a CPU build of PyTorch has not got.
+    with mock.patch.object(torch.library, "register_fake", lambda *names, **options: lambda function: function):
+        from onnx2torch import convert
+
+    run = autograd(convert(folder / "exported.onnx").eval(), x, cotangent)
+    run()  # what it cannot differentiate is known before anything is timed
+    return run
+
+
+def autograd(net: Any, x: Array, cotangent: Array) -> Callable[[], Array]:
+    """The derivative to the input alone, with the memory format that is the faster one on a CPU."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    net = net.to(memory_format=torch.channels_last)
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+
+    def run() -> Array:
+        image = torch.from_numpy(x).contiguous(memory_format=torch.channels_last).requires_grad_()
+        return torch.autograd.grad(net(image), image, torch.from_numpy(cotangent))[0].numpy()
+
+    return run
+
+
+SIDES = {
+    "forward": forward,
+    "combined": combined,
+    "pair": pair,
+    "torch": torch_autograd,
+    "onnx2torch": onnx2torch,
+}
+
+if __name__ == "__main__":
+    folder, side, network = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    given = [np.load(folder / f"{name}.npy") for name in ("x", "cotangent")]
+    run = SIDES[side](folder, network, *given)
+    np.save(folder / f"{side}.npy", run())
+    serve(run)

@@ -62,7 +62,7 @@ def sobol(
     Returns
     -------
     (n, H, W) array
-        Total indices of the cells, enlarged by bicubic interpolation; without a sign.
+        Total indices of the cells, enlarged by bicubic interpolation within their range; they have no sign.
 
     Raises
     ------
@@ -79,5 +79,6 @@ def sobol(
 
 
 def enlarged(maps: Array, size: tuple[int, int]) -> Maps:
-    """Maps (n, h, w) at a size, by bicubic interpolation."""
-    return np.moveaxis(bicubic(np.moveaxis(maps, 0, -1), size), -1, 0).astype(np.float32)
+    """Maps (n, h, w) at a size, by bicubic interpolation that does not overshoot the range of each map."""
+    smooth = np.moveaxis(bicubic(np.moveaxis(maps, 0, -1), size), -1, 0)
+    return np.clip(smooth, maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)).astype(np.float32)

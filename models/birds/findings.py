@@ -1,6 +1,5 @@
 """The tables and pictures of docs/birds.md: ``python -m craft_onnx_models.birds.findings docs/birds.md``."""
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from craft_onnx.runtime.model import SplitModel, load
 from craft_onnx.show.overlay import contact_sheet, heatmap, write_png
 from craft_onnx_models.birds import CLASSES, PARTS, TAGGED, TWIN, WORLDS, draw, draw_many, pictures
 from craft_onnx_models.birds.audit import Audit, Examination, examine, prepare, true_effects
+from craft_onnx_models.birds.document import replaced, table
 
-MARKERS = ("<!-- findings: generated -->", "<!-- end of findings -->")
 FRESH_SEED = 777  # of pictures that no model was trained or tested on
 TILE = (150, 150)
 
@@ -51,7 +50,7 @@ def _knowledge(models: dict[str, SplitModel]) -> str:
             [world, *(f"{100 * share:.1f} %" for share in right.values()), f"{100 * swayed(model, world):.1f} %"]
         )
     names = (f"of the {CLASSES[TAGGED]}", f"of the {CLASSES[TWIN]}")
-    return _table(["model", "accuracy", *names, f"{CLASSES[TWIN]} with a tag taken for a {CLASSES[TAGGED]}"], rows)
+    return table(["model", "accuracy", *names, f"{CLASSES[TWIN]} with a tag taken for a {CLASSES[TAGGED]}"], rows)
 
 
 def _worth(models: dict[str, SplitModel]) -> str:
@@ -60,7 +59,7 @@ def _worth(models: dict[str, SplitModel]) -> str:
     for world, model in models.items():
         birds = [bird.with_tag() for bird in draw_many(200, [TAGGED], FRESH_SEED, world)]
         rows.append([world, *(f"{effect:.2f}" for effect in true_effects(model, birds, TAGGED).values())])
-    return _table(["logits lost without the", *PARTS], rows)
+    return table(["logits lost without the", *PARTS], rows)
 
 
 def _concepts(world: str, audit: Audit) -> str:
@@ -68,7 +67,7 @@ def _concepts(world: str, audit: Audit) -> str:
         [f"{found.concept}", f"{found.importance:.3f}", found.part, f"{found.lift:.1f}", f"{found.effect:.2f}"]
         for found in audit.findings
     ]
-    return _table([f"concept ({world})", "importance", "lies on", "lift", "true effect"], rows)
+    return table([f"concept ({world})", "importance", "lies on", "lift", "true effect"], rows)
 
 
 def _over_seeds(seeds: Sequence[int], audits: dict[str, list[Audit]]) -> str:
@@ -85,12 +84,7 @@ def _over_seeds(seeds: Sequence[int], audits: dict[str, list[Audit]]) -> str:
         f"the shortcut model and {max(strongest['control']):.2f} or less in the control:"
     )
     control = ["control: effect of the tag", "its strength", "first concept lies on"]
-    return f"{summary}\n\n{_table(['seed', 'importance', 'lift', 'effect', 'strength', *control], rows)}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{summary}\n\n{table(['seed', 'importance', 'lift', 'effect', 'strength', *control], rows)}"
 
 
 def species_sheet() -> np.ndarray:
@@ -120,12 +114,6 @@ def _captions(texts: Sequence[str], width: int, height: int = 28) -> np.ndarray:
     return strip
 
 
-def replaced(text: str, generated: str) -> str:
-    """The document with what stands between the markers replaced."""
-    start, end = MARKERS
-    return re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: f"{start}\n{generated}\n{end}", text, flags=re.S)
-
-
 @click.command()
 @click.argument("document", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
@@ -135,7 +123,7 @@ def main(document: Path, seeds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         for world in WORLDS:
             prepare(world, Path(name) / world)
-        text = replaced(document.read_text(encoding="utf-8"), tables(Path(name), range(seeds)))
+        text = replaced(document.read_text(encoding="utf-8"), "findings", tables(Path(name), range(seeds)))
         audited = audit_sheet({world: examine(Path(name) / world, world) for world in WORLDS})
     images.mkdir(exist_ok=True)
     write_png(images / "birds.png", species_sheet())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from craft_onnx.graph.reverse.broadcast import sum_over
+from craft_onnx.graph.reverse.broadcast import in_float32, sum_over
 from craft_onnx.graph.reverse.gradients.refusal import refusal
 from craft_onnx.graph.reverse.gradients.shapes import (
     Integers,
@@ -51,7 +51,7 @@ def placed(part: Tensor, positions: Integers, axis: int, whole: Tensor) -> Tenso
             return _collected(part, table, axis).shaped_like(whole)
     column = [-1, *[1] * (whole.rank - axis - 1)]
     spread = op.Reshape(positions, column) if isinstance(positions, Tensor) else positions.reshape(column)
-    return _added(part, op.Expand(spread, op.Shape(part)), axis, whole)
+    return added(part, op.Expand(spread, op.Shape(part)), axis, whole)
 
 
 def _is_run(positions: np.ndarray) -> bool:
@@ -79,19 +79,27 @@ def _collected(part: Tensor, table: np.ndarray, axis: int) -> Tensor:
     return sum_over(op.Gather(padded, table, axis=axis), [axis + 1], keepdims=False)
 
 
-def _added(part: Tensor, places: Tensor, axis: int, whole: Tensor) -> Tensor:
-    """Zeros in the shape of the whole, with each number of a part added at its place along an axis."""
-    return op.ScatterElements(zeros_like(whole), places, part, axis=axis, reduction="add").shaped_like(whole)
+def added(part: Tensor, places: Tensor, axis: int, whole: Tensor) -> Tensor:
+    """Zeros in the shape of the whole, with each number of a part added at its place along an axis.
+
+    In float32 at least: sums in float16 lose much, and onnxruntime's CPU provider has none.
+    """
+
+    def add(part: Tensor) -> Tensor:
+        zeros = zeros_like(whole, part.dtype)
+        return op.ScatterElements(zeros, places, part, axis=axis, reduction="add").shaped_like(whole)
+
+    return in_float32(add, part)
 
 
 def _gather_elements(step: Step, dy: Tensor) -> list[Tensor | None]:
-    return [_added(dy, step.input(1), step.axis("axis", 0), step.x), None]
+    return [added(dy, step.input(1), step.axis("axis", 0), step.x), None]
 
 
 def _top_k(step: Step, dy: Tensor | None, *_no_derivative: Tensor) -> list[Tensor | None]:
     """To where the largest came from: the operator's own second output."""
     assert dy is not None
-    return [_added(dy, step.outputs[1], step.axis(), step.x), None]
+    return [added(dy, step.outputs[1], step.axis(), step.x), None]
 
 
 def _compress(step: Step, dy: Tensor) -> list[Tensor | None]:

@@ -7,22 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import onnx_ir as ir
 
 from craft_onnx.graph.reverse.gradients.convolution import conv_input_gradient
+from craft_onnx.graph.reverse.gradients.indexing import added
 from craft_onnx.graph.reverse.gradients.reductions import inverse_count, spread
-from craft_onnx.graph.reverse.gradients.windows import Windows, conv_windows, known
+from craft_onnx.graph.reverse.gradients.shapes import joined, lengths, reshaped
+from craft_onnx.graph.reverse.gradients.windows import Windows, conv_windows
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, emit, op
 
 
 def _max_pool(step: Step, dy: Tensor, *_places: Tensor) -> list[Tensor]:
     """At each maximum, the sum of dy over the windows that it is the maximum of; zero elsewhere."""
-    x = step.x
-    zeros = op.ConstantOfShape(op.Reshape(op.Size(x), [1]), value=ir.tensor(np.zeros(1, dy.dtype.numpy())))
-    places = op.Reshape(_maxima(step), [-1])
-    dx = op.ScatterElements(zeros, places, op.Reshape(dy, [-1]), axis=0, reduction="add")
-    return [op.Reshape(dx, op.Shape(x)).shaped_like(x)]
+    row, places, whole = (op.Reshape(t, [-1]) for t in (dy, _maxima(step), step.x))
+    return [reshaped(added(row, places, 0, whole), step.x)]
 
 
 def _maxima(step: Step) -> Tensor:
@@ -45,7 +43,7 @@ def _global_max_pool(step: Step, dy: Tensor) -> list[Tensor]:
     places = op.Range(np.array(0), op.Squeeze(op.Shape(planes, start=2)), np.array(1))
     first = op.Equal(op.ArgMax(planes, axis=2), places)
     dx = op.Where(first, op.Reshape(dy, [0, 0, 1]), 0.0)
-    return [op.Reshape(dx, op.Shape(step.x)).shaped_like(step.x)]
+    return [reshaped(dx, step.x)]
 
 
 def _global_average_pool(step: Step, dy: Tensor) -> list[Tensor]:
@@ -83,7 +81,7 @@ def _sum_back(x: Tensor, dy: Tensor, windows: Windows) -> Tensor:
         return op.Resize(dy, None, times, mode="nearest", **way).shaped_like(x)
     ones = _constant(dy, np.ones((1, 1, *windows.kernel), dy.dtype.numpy()))
     planes = conv_input_gradient(_planes(x), ones, _planes(dy), _covering(windows, x, dy))
-    return op.Reshape(planes, op.Shape(x)).shaped_like(x)
+    return reshaped(planes, x)
 
 
 def _are_tiles(windows: Windows, x: Tensor, dy: Tensor) -> bool:
@@ -94,13 +92,7 @@ def _are_tiles(windows: Windows, x: Tensor, dy: Tensor) -> bool:
 
 def _planes(x: Tensor) -> Tensor:
     """(N, C, ...) as (N C, 1, ...)."""
-    return op.Reshape(x, _with_lengths([-1, 1], x))
-
-
-def _with_lengths(start: list[int], x: Tensor) -> list[int] | Tensor:
-    """A shape that ends with the lengths of x."""
-    lengths = x.shape[2:]
-    return [*start, *lengths] if known(lengths) else op.Concat(start, op.Shape(x, start=2), axis=0)
+    return op.Reshape(x, joined([-1, 1], lengths(x, range(2, x.rank))))
 
 
 def _constant(x: Tensor, array: np.ndarray) -> Tensor:
@@ -126,7 +118,7 @@ def _count(step: Step, windows: Windows) -> int | Tensor:
     if windows.pads is not None and not any(windows.pads) and not ceil:
         return math.prod(windows.kernel)
     x, spatial = step.x, list(range(2, step.x.rank))
-    ones = op.Expand(_constant(x, np.ones([1] * x.rank, x.dtype.numpy())), _with_lengths([1, 1], x))
+    ones = op.Expand(_constant(x, np.ones([1] * x.rank, x.dtype.numpy())), joined([1, 1], lengths(x, spatial)))
     pads = op.Concat(*windows.run_time_pads(step.y, x), axis=0) if windows.pads is None else windows.pads
     counted = op.Pad(ones, pads, float(step.attribute("count_include_pad", 0)), spatial)
     over = [ceil * (stride - 1) for stride in windows.strides]

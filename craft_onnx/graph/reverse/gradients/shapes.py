@@ -59,7 +59,7 @@ def reshaped(x: Tensor, like: Tensor) -> Tensor:
     return op.Reshape(x, sizes).shaped_like(like)
 
 
-def zeros_like(x: Tensor) -> Tensor:
-    """Zeros in the shape and type of a tensor."""
-    zero = ir.tensor(np.zeros(1, x.dtype.numpy()))
+def zeros_like(x: Tensor, kind: ir.DataType | None = None) -> Tensor:
+    """Zeros in the shape of a tensor, and in its type where no other is given."""
+    zero = ir.tensor(np.zeros(1, (kind or x.dtype).numpy()))
     return op.ConstantOfShape(op.Shape(x), value=zero).shaped_like(x)

@@ -149,7 +149,7 @@ def folded_head(
         return ProvenHead(callable_head(halves, w, class_id, layout, batch_size))
     from craft_onnx.graph.head import fold_concepts
     from craft_onnx.graph.load import image_input, load
-    from craft_onnx.runtime.proof import FLOOR, TOLERANCE
+    from craft_onnx.runtime.proof import FLOOR, tolerance
 
     h = load(halves.head)
     folded = fold_concepts(h, w, class_id, halves.axis_of_channels(layout, len(image_input(h).shape or ())))
@@ -157,7 +157,7 @@ def folded_head(
     u = np.random.default_rng(0).random((2, *positions, len(w)), np.float32)
     logits = halves.logits(u @ w, layout)
     error = float(np.abs(head(head.reduced(u)) - logits[:, class_id]).max() / max(np.abs(logits).max(), FLOOR))
-    if not error <= TOLERANCE:
+    if not error <= tolerance([logits.dtype.name]):
         raise CheckFailed(f"The head with the concepts folded in is off by {error:.1e}.", "Report this model, please.")
     return ProvenHead(head, folded.model, error)
 

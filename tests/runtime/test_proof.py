@@ -237,3 +237,44 @@ def test_a_model_is_proven_on_pixels_in_its_own_range(make_graph, monkeypatch):
     write_description(clipped, Description(preprocessing=Preprocessing.preset("none", (8, 8))))
     with pytest.raises(CheckFailed, match="lose the clip"):
         normalize_proven(clipped)
+
+
+def _half(factor=1.0):
+    """A float16 net whose BatchNormalization can be merged, and the same with other weights of the last layer."""
+    rng = np.random.default_rng(0)
+    vectors = dict(zip("gbmv", rng.uniform(0.5, 1.5, (4, 8)).astype(np.float16), strict=True))
+    weights = {
+        "w": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float16),
+        "fc": (rng.normal(0, 0.3, (8, 5)) * factor).astype(np.float16),
+        **vectors,
+    }
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    half (float16[N,3,8,8] x, float16[8,3,3,3] w, float16[8] g, float16[8] b, float16[8] m, float16[8] v,
+          float16[8,5] fc) => (float16[N,5] logits) {
+        c = Conv(x, w)
+        n = BatchNormalization(c, g, b, m, v)
+        r = Relu(n)
+        p = GlobalAveragePool(r)
+        f = Flatten(p)
+        logits = MatMul(f, fc)
+    }"""
+    model = ir.from_onnx_text(text)
+    for value in list(model.graph.inputs)[1:]:
+        value.const_value = ir.tensor(weights[value.name], name=value.name)
+        model.graph.inputs.remove(value)
+        model.graph.register_initializer(value)
+    return model
+
+
+def test_half_precision_rounds_more():
+    normalized, errors = normalize_proven(_half())
+    assert "BatchNormalization" not in {node.op_type for node in normalized.graph}
+    assert proof.TOLERANCE < max(errors.values()) < proof.HALF_TOLERANCE / 5
+    assert {value.dtype for value in normalized.graph.initializers.values()} == {ir.DataType.FLOAT16}
+    assert split_proven(normalized, "r")[2] < proof.HALF_TOLERANCE / 5
+
+
+def test_a_wrong_step_in_half_precision_is_caught(monkeypatch):
+    _with_steps(monkeypatch, ("wrong", lambda _: _half(1.05)))
+    with pytest.raises(CheckFailed, match=r"step 'wrong'\) changes its outputs by 5\..e-02 of the largest; 2e-02 is"):
+        normalize_proven(_half())

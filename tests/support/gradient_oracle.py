@@ -59,11 +59,18 @@ def evaluate(model, **feeds):
 
 def run(model, **feeds):
     """The first output, by onnxruntime."""
+    return next(iter(run_all(model, **feeds).values()))
+
+
+def run_all(model, **feeds):
+    """All outputs by name, by onnxruntime; feeds may be more than the model takes."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     content = ir.serde.serialize_model(model).SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {value.name: feeds[value.name] for value in session.get_inputs()})[0]
+    names = [value.name for value in session.get_outputs()]
+    found = session.run(names, {value.name: feeds[value.name] for value in session.get_inputs()})
+    return dict(zip(names, found, strict=True))
 
 
 def assert_close(actual, expected, tolerance, what):

@@ -4,6 +4,7 @@ import json
 import threading
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -43,6 +44,22 @@ def halves(make_graph):
 
 
 @pytest.fixture
+def differentiable(make_graph, halves, tmp_path):
+    """A bundle of the small network, with its gradient graphs."""
+    ir = pytest.importorskip("onnx_ir")
+    from craft_onnx.graph.normalize import normalize
+    from craft_onnx.runtime.bundle import create_bundle
+
+    model = ir.serde.deserialize_model(onnx.load_from_string(halves["model"]))
+    create_bundle(normalize(model), ["map"], tmp_path / "differentiable")
+    return tmp_path / "differentiable"
+
+
+# Lengths are computed on the CPU, where onnxruntime keeps them.
+LENGTHS = ("Shape", "Gather", "Concat", "Squeeze", "Unsqueeze")
+
+
+@pytest.fixture
 def images():
     return np.random.default_rng(2).standard_normal((37, *IMAGE[1]), np.float32)
 
@@ -52,8 +69,8 @@ def _error(expected, actual):
     return np.abs(expected - actual).max() / np.abs(expected).max()
 
 
-def _providers_of_nodes(model, providers, feeds, tmp_path, monkeypatch):
-    """Which provider ran each node, by onnxruntime's own profile."""
+def _providers_of_nodes(model, providers, feeds, tmp_path, monkeypatch, apart=()):
+    """Which provider ran each node, by onnxruntime's own profile; but for operators in `apart`."""
     options_of = sessions.session_options
 
     def profiled(threads=None):
@@ -67,7 +84,8 @@ def _providers_of_nodes(model, providers, feeds, tmp_path, monkeypatch):
     session.run(feeds)
     with open(session._session.end_profiling()) as file:  # noqa: PTH123  # onnxruntime gives a plain string
         events = json.load(file)
-    return {event["name"]: event["args"]["provider"] for event in events if "provider" in event.get("args", {})}
+    arguments = {event["name"]: event["args"] for event in events if "provider" in event.get("args", {})}
+    return {name: args["provider"] for name, args in arguments.items() if args.get("op_name") not in apart}
 
 
 def test_the_profile_tells_where_nodes_ran(halves, images, tmp_path, monkeypatch):
@@ -150,3 +168,74 @@ def test_tensors_on_the_gpu(cuda, halves, images):
         pytest.skip("PyTorch has no CUDA")
     session = Session(halves["g"], "cuda")
     assert _error(run_array(session, images), run_array(session, torch.tensor(images).cuda())) < AGREEMENT
+
+
+def _gradients(folder, providers, images, rules="gradient"):
+    """Gradients of the logits and of the activations, by pullbacks and in batches."""
+    model = load(folder, providers=providers)
+    rng = np.random.default_rng(5)
+    found = []
+    for of, shape in (("logits", LOGITS[1]), ("activations", MAP[1])):
+        cotangent = rng.standard_normal((len(images), *shape), np.float32)
+        value, pullback = model.vjp(images, of, rules)
+        found += [value, pullback(cotangent), pullback(2 * cotangent)]
+        found += [model.gradient(images, cotangent, of, batch_size, rules) for batch_size in (1, 16)]
+    return found
+
+
+def test_gradients_of_any_batch_agree(differentiable, images):
+    """What the tests below compare, on the CPU alone."""
+    found = _gradients(differentiable, "cpu", images)
+    for start in (0, 5):
+        pulled, doubled, one, many = found[start + 1 : start + 5]
+        assert _error(2 * pulled, doubled) < AGREEMENT
+        assert max(_error(pulled, one), _error(pulled, many)) < AGREEMENT
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rules", ["gradient", "guided_backprop", "deconvnet"])
+def test_gradients_agree_with_the_cpu(cuda, differentiable, images, rules):
+    pairs = zip(
+        _gradients(differentiable, "cpu", images, rules),
+        _gradients(differentiable, "cuda", images, rules),
+        strict=True,
+    )
+    assert max(_error(expected, actual) for expected, actual in pairs) < AGREEMENT
+
+
+def _feeds_of(folder, role):
+    """Input of a gradient graph; residuals are those of a forward pass on the CPU."""
+    model, rng = load(folder), np.random.default_rng(6)
+    half = role.split("_")[1]
+    x = rng.standard_normal((4, *(IMAGE if half == "g" else MAP)[1]), np.float32)
+    cotangent = rng.standard_normal((4, *(MAP if half == "g" else LOGITS)[1]), np.float32)
+    first = model.session(f"vjp_{half}_forward").inputs[0].name
+    if role.endswith("backward"):
+        values = model.session(f"vjp_{half}_forward").run_values({first: x})
+        residuals = model.session(role).inputs[1:]
+        return {"cotangent": cotangent, **{spec.name: values[spec.name].numpy() for spec in residuals}}
+    return {first: x} if role.endswith("forward") else {first: x, "cotangent": cotangent}
+
+
+ROLES = [f"vjp_{half}{part}" for half in "gh" for part in ("", "_forward", "_backward")]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_profile_has_the_nodes_of_a_gradient_graph(differentiable, role, tmp_path, monkeypatch):
+    feeds, path = _feeds_of(differentiable, role), load(differentiable).bundle.path(role, "map")
+    ran = _providers_of_nodes(path, "cpu", feeds, tmp_path, monkeypatch, LENGTHS)
+    assert set(ran.values()) == {"CPUExecutionProvider"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("role", ROLES)
+def test_no_node_of_a_gradient_graph_falls_back(cuda, differentiable, role, tmp_path, monkeypatch):
+    feeds, path = _feeds_of(differentiable, role), load(differentiable).bundle.path(role, "map")
+    ran = _providers_of_nodes(path, "cuda", feeds, tmp_path, monkeypatch, LENGTHS)
+    assert set(ran.values()) == {"CUDAExecutionProvider"}, ran
+
+
+@pytest.mark.gpu
+def test_residuals_stay_on_the_device(cuda, differentiable, images):
+    values = load(differentiable, providers="cuda").session("vjp_g_forward").run_values({"x": images})
+    assert {value.device_name().lower() for value in values.values()} == {"cuda"}

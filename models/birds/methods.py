@@ -201,14 +201,14 @@ def main(document: Path, n: int, names: tuple[str, ...]) -> None:
     names = names or tuple(methods())
     with tempfile.TemporaryDirectory() as folder:
         models = {world: load(prepare(world, Path(folder) / world)) for world in WORLDS}
-        text = replaced(document.read_text(encoding="utf-8"), "methods", report(models, n, names))
+        tables = report(models, n, names)
         sheets = {world: sheet(model, tagged_birds(world, 1)[0], names) for world, model in models.items()}
     images = document.parent / "images"
     images.mkdir(exist_ok=True)
     for world, drawn in sheets.items():
         write_png(images / f"birds_methods_{world}.png", drawn)
     with new_file(document, force=True) as staged:
-        staged.write_text(text, encoding="utf-8")
+        staged.write_text(replaced(document.read_text(encoding="utf-8"), "methods", tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def scales(*numbers):
     return np.array(numbers, np.float32)
 
 
-def resized(x, by=None, to=None, **attributes):
+def check_resize(x, by=None, to=None, **attributes):
     check_node("Resize", [x, None, by, None if to is None else np.array(to)], attributes, opset=19)
 
 
@@ -27,10 +27,10 @@ def resized(x, by=None, to=None, **attributes):
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_modes(mode, coordinates):
     options = {"mode": mode, "coordinate_transformation_mode": coordinates}
-    resized(X, by=scales(1, 1, 2, 3), **options)
-    resized(X, to=[2, 3, 9, 4], **options)
+    check_resize(X, by=scales(1, 1, 2, 3), **options)
+    check_resize(X, to=[2, 3, 9, 4], **options)
     if (mode, coordinates) != ("cubic", "pytorch_half_pixel"):  # onnxruntime differs from ONNX's reference there
-        resized(X, to=[2, 3, 1, 7], **options)
+        check_resize(X, to=[2, 3, 1, 7], **options)
 
 
 @pytest.mark.parametrize("rounding", ROUNDING)
@@ -39,7 +39,7 @@ def test_rounding_to_the_nearest(coordinates, rounding):
     """Whole scales too, some of which only repeat positions."""
     options = {"coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
     for factors in ((1, 1, 2, 3), (1, 1, 4, 1), (2, 1, 1, 5)):
-        resized(X, by=scales(*factors), **options)
+        check_resize(X, by=scales(*factors), **options)
 
 
 # Where the length is cut down to a whole number, ONNX's reference and onnxruntime differ in what they put into the
@@ -59,20 +59,20 @@ def test_adjoint_in_onnxruntime(mode, coordinates):
 @pytest.mark.parametrize("factors", [(2, 3), (0.6, 0.5), (1.5, 2)])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_smoothed_before_it_is_made_smaller(mode, factors):
-    resized(X, by=scales(1, 1, *factors), mode=mode, antialias=1)
+    check_resize(X, by=scales(1, 1, *factors), mode=mode, antialias=1)
 
 
 def test_some_axes():
-    resized(X, by=scales(2, 2.5), axes=[2, 3], mode="linear")
-    resized(X, to=[6, 3], axes=[3, 2], mode="linear")
+    check_resize(X, by=scales(2, 2.5), axes=[2, 3], mode="linear")
+    check_resize(X, to=[6, 3], axes=[3, 2], mode="linear")
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_other_layouts(mode):
-    resized(RNG.standard_normal((2, 3, 4)), by=scales(1, 1, 2.5), mode=mode)
-    resized(RNG.standard_normal((2, 3, 4, 2)), by=scales(1, 2, 2, 1), mode=mode)
-    resized(RNG.standard_normal((1, 2, 3, 4, 5)), by=scales(1, 1, 2, 1.5, 2), mode=mode)
-    resized(RNG.standard_normal((1, 2, 3, 4, 5)), by=scales(1, 1, 2, 3, 2), mode=mode)
+    check_resize(RNG.standard_normal((2, 3, 4)), by=scales(1, 1, 2.5), mode=mode)
+    check_resize(RNG.standard_normal((2, 3, 4, 2)), by=scales(1, 2, 2, 1), mode=mode)
+    check_resize(RNG.standard_normal((1, 2, 3, 4, 5)), by=scales(1, 1, 2, 1.5, 2), mode=mode)
+    check_resize(RNG.standard_normal((1, 2, 3, 4, 5)), by=scales(1, 1, 2, 3, 2), mode=mode)
 
 
 def test_nearest_agrees_with_pytorch():

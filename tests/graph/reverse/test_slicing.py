@@ -14,7 +14,7 @@ RNG = np.random.default_rng(4)
 FAR = 2**63 - 1
 
 
-def sliced(x, starts, ends, axes=None, steps=None, **options):
+def check_slice(x, starts, ends, axes=None, steps=None, **options):
     arrays = [x, *(None if one is None else np.array(one) for one in (starts, ends, axes, steps))]
     check_node("Slice", arrays, **options)
 
@@ -22,13 +22,13 @@ def sliced(x, starts, ends, axes=None, steps=None, **options):
 @pytest.mark.parametrize("step", [1, 2, 3, 7])
 @pytest.mark.parametrize(("start", "end"), [(0, FAR), (2, 5), (-3, -1), (-100, 100), (5, 6), (1, -1)])
 def test_forwards(start, end, step):
-    sliced(RNG.standard_normal((2, 7)), [start], [end], [1], [step])
+    check_slice(RNG.standard_normal((2, 7)), [start], [end], [1], [step])
 
 
 @pytest.mark.parametrize("step", [-1, -2, -3, -7])
 @pytest.mark.parametrize(("start", "end"), [(-1, -FAR), (4, 1), (-2, -6), (100, -100), (6, 0)])
 def test_backwards(start, end, step):
-    sliced(RNG.standard_normal((2, 7)), [start], [end], [-1], [step])
+    check_slice(RNG.standard_normal((2, 7)), [start], [end], [-1], [step])
 
 
 def test_every_slice_of_four():
@@ -46,14 +46,14 @@ def test_every_slice_of_four():
 
 def test_several_axes():
     x = RNG.standard_normal((3, 5, 6))
-    sliced(x, [1, 0], [3, 4])
-    sliced(x, [0, 4, -1], [3, 0, 1], [0, 1, 2], [2, -1, -2])
-    sliced(x, [1, 1], [2, -1], [2, 0], [1, 1])
+    check_slice(x, [1, 0], [3, 4])
+    check_slice(x, [0, 4, -1], [3, 0, 1], [0, 1, 2], [2, -1, -2])
+    check_slice(x, [1, 1], [2, -1], [2, 0], [1, 1])
 
 
 def test_the_rest_after_one_token():
     """With an open number of positions, as x[:, 1:] in a transformer has."""
-    sliced(RNG.standard_normal((2, 5, 3)), [1], [FAR], [1], dynamic=[True])
+    check_slice(RNG.standard_normal((2, 5, 3)), [1], [FAR], [1], dynamic=[True])
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ def _resize(step: Step, dy: Tensor) -> list[Tensor | None]:
     if step.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise refusal(step, "keeps the ratio of its sides, by sizes that are rounded")
     axes = [one for one in _resized_axes(step) if not _is_same(step, one)]
-    repeats = [_repeats(step, one) for one in axes]
-    if all(repeats):
-        dx = _block_sums(dy, step.x, {one.axis: count for one, count in zip(axes, repeats, strict=True)})
+    repeats = {one.axis: _whole_scale(step, one) for one in axes}
+    if _copies(step) and all(repeats.values()):
+        dx = _block_sums(dy, step.x, repeats)
     else:
         dx = dy
         for one in reversed(axes):
@@ -69,31 +69,34 @@ def _is_same(step: Step, one: _Axis) -> bool:
     return one.scale == 1 or (one.scale is None and step.x.shape[one.axis] == step.y.shape[one.axis])
 
 
-def _repeats(step: Step, one: _Axis) -> int:
-    """How many times each position is repeated, 0 where that is not all that happens.
+def _copies(step: Step) -> bool:
+    """Whether whole scales only repeat positions.
 
     Position i of y lies at i / s (asymmetric) or (i + 1/2) / s - 1/2 (half pixels) of x: the former rounded down, and
     the latter rounded to the nearest, are i // s for whole s.
     """
-    before, after = step.x.shape[one.axis], step.y.shape[one.axis]
-    scale = one.scale
-    if step.has_input(3) and isinstance(before, int) and isinstance(after, int) and before:
-        scale = after / before
     coordinates = step.attribute("coordinate_transformation_mode", "half_pixel")
     rounding = step.attribute("nearest_mode", "round_prefer_floor")
-    copies = (coordinates == "asymmetric" and rounding == "floor") or (
-        coordinates in _HALF and rounding in ("round_prefer_floor", "round_prefer_ceil")
-    )
-    is_whole = scale is not None and scale == int(scale)
-    return int(scale) if scale and is_whole and copies and step.attribute("mode", "nearest") == "nearest" else 0
+    nearest = coordinates in _HALF and rounding in ("round_prefer_floor", "round_prefer_ceil")
+    copies = nearest or (coordinates == "asymmetric" and rounding == "floor")
+    return copies and bool(step.attribute("mode", "nearest") == "nearest")
+
+
+def _whole_scale(step: Step, one: _Axis) -> int:
+    """The scale of an axis, 0 where it is not whole or not known."""
+    before, after = step.x.shape[one.axis], step.y.shape[one.axis]
+    scale = one.scale or 0
+    if step.has_input(3) and isinstance(before, int) and isinstance(after, int) and before:
+        scale = after / before
+    return int(scale) if scale == int(scale) else 0
 
 
 def _block_sums(dy: Tensor, x: Tensor, repeats: dict[int, int]) -> Tensor:
     """Each position of x gets the sum of its copies: dy as (length, copies) along each axis.
 
-    Where the axes are those of positions, pooling takes a tenth of the time on a CPU.
+    Where the axes are those of positions, pooling takes a tenth of the time on a CPU; it has three at most.
     """
-    if min(repeats, default=0) >= 2:
+    if min(repeats, default=0) >= 2 and x.rank <= 5:
         window = [repeats.get(axis, 1) for axis in range(2, x.rank)]
         return op.AveragePool(dy, kernel_shape=window, strides=window) * math.prod(window)
     parts: list[Integers] = []

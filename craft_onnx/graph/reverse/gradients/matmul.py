@@ -15,7 +15,8 @@ def _gemm(step: Step, dy: Tensor) -> list[Tensor | None]:
     if step.wanted[1]:
         db = op.Gemm(dy, a, alpha=alpha, transA=1, transB=ta) if tb else op.Gemm(a, dy, alpha=alpha, transA=1 - ta)
     if any(step.wanted[2:]):
-        dc = dy * step.attribute("beta", 1.0)
+        beta = step.attribute("beta", 1.0)
+        dc = dy if beta == 1 else dy * beta
     return [da, db, dc][: len(step.inputs)]
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from craft_onnx.errors import UnsupportedOperator
-from craft_onnx.graph.names import layer_of
 from craft_onnx.graph.reverse.broadcast import in_float32, sum_over
+from craft_onnx.graph.reverse.gradients.refusal import refusal
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
@@ -39,11 +38,7 @@ def reduced_axes(step: Step) -> Axes:
     """
     axes = step.integers("axes", 1)
     if axes is None and step.has_input(1):
-        node, layer = step.node, layer_of(step.y.value)
-        raise UnsupportedOperator(
-            f"The axes of {node.op_type} (node {node.name!r}, layer {layer!r}) are computed.",
-            "Export the model with axes that are constants, or cut it behind that layer.",
-        )
+        raise refusal(step, "computes its axes")
     if axes or step.attribute("noop_with_empty_axes", 0):
         return tuple(sorted(axis % step.x.rank for axis in axes or ()))
     return tuple(range(step.x.rank))

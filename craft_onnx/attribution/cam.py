@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from craft_onnx.attribution.model import Cut, Differentiable, Progress, Rows, ba
 from craft_onnx.attribution.registry import Maps, method
 from craft_onnx.attribution.targets import Target
 from craft_onnx.attribution.upsample import upsampled
-from craft_onnx.errors import InputError
+from craft_onnx.errors import CraftWarning, InputError
 from craft_onnx.runtime.batches import BATCH_SIZE
 
 Array = NDArray[Any]
@@ -154,6 +155,8 @@ def _cam(
         logits, pullback = model.vjp_h(a)
         grid = _grid(model, a, inputs)
         maps, gradients = grid.maps(a), grid.maps(pullback(target.cotangent(logits, rows)))
+        if not gradients.any():
+            _warn_of_unread(model)
         found.append(np.einsum("nc,nchw->nhw", weigh(maps, gradients), maps))
     total = np.concatenate(found)
     return _sized(np.maximum(total, 0) if relu else total, model, inputs, upsample)
@@ -177,7 +180,10 @@ def _alone(model: Cut, x: Array, target: Target, rows: Rows, gaussian: bool, sof
     masks = _masks(grid.height, grid.width, gaussian)
     logits = model.h(_masked(a, masks, grid, batch_size), batch_size)
     read = _softmax(logits) if softmax else logits
-    return target.value(read, np.repeat(rows, len(masks))).reshape(len(x), grid.height, grid.width)
+    values = target.value(read, np.repeat(rows, len(masks))).reshape(len(x), grid.height, grid.width)
+    if (np.ptp(values, axis=(1, 2)) == 0).all():
+        _warn_of_unread(model)
+    return values
 
 
 def _masked(a: Array, masks: Array, grid: Grid, batch_size: int) -> Iterator[Array]:
@@ -217,6 +223,16 @@ def _sized(maps: Array, model: Cut, inputs: Array, upsample: bool) -> Maps:
     _, rows, columns = image_axes(model, inputs.shape)
     size = inputs.shape[rows], inputs.shape[columns]
     return upsampled(maps, size) if upsample else np.asarray(maps, np.float32)
+
+
+def _warn_of_unread(model: Cut) -> None:
+    name = getattr(model.cut, "name", "the cut")
+    warnings.warn(
+        f"Nothing that the target reads at {name} depends on a position: the map is empty. Behind the last block of a "
+        "transformer only the class token is read; cut before it.",
+        CraftWarning,
+        stacklevel=2,
+    )
 
 
 def _require_logits(target: Target) -> None:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from craft_onnx.errors import InputError
 from craft_onnx.runtime.batches import BATCH_SIZE
 
 Maps = NDArray[np.float32]
-Needs = Literal["predictions", "cut", "gradients"]
 # Options that every method takes, whether they change anything for it or not.
 COMMON = ("batch_size", "seed", "progress")
 # What a model must have: (attributes, what to do without).

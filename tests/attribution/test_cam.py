@@ -5,7 +5,7 @@ import pytest
 
 from craft_onnx.attribution.cam import gradcam, gradcam_pp, reciprocam
 from craft_onnx.attribution.targets import Channel
-from craft_onnx.errors import InputError
+from craft_onnx.errors import CraftWarning, InputError
 
 CLASSES = [4, 3, 2, 1, 0]
 
@@ -123,6 +123,15 @@ def test_tokens_are_mapped_to_the_grid(extra):
     class_token = (model.g(x)[:, :extra] * model.w[1, :extra]).sum(axis=(1, 2))
     expected = class_token[:, None, None] + (a * w).sum(axis=2).reshape(2, 2, 3)
     np.testing.assert_allclose(reciprocam(model, x, 1, **options), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", [gradcam, gradcam_pp, reciprocam])
+def test_a_head_that_reads_the_class_token_alone_is_warned_of(method):
+    model = Tokens(2, 3)
+    model.w[:, 1:] = 0
+    x = np.random.default_rng(1).standard_normal((2, 3, 16, 24)).astype(np.float32)
+    with pytest.warns(CraftWarning, match="only the class token is read"):
+        assert not method(model, x, 1).any()
 
 
 def test_tokens_that_are_no_grid_are_refused():

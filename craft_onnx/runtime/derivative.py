@@ -2,11 +2,15 @@
 
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.errors import CheckFailed
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Array = NDArray[np.floating]
 Function = Callable[[Array], Array]
@@ -63,6 +67,11 @@ def derivative_error(function: Function, vjp: Callable[[Array, Array], Array], x
         if error <= TOLERANCE / 2:
             break
     return error
+
+
+def is_quantized(model: "ir.Model") -> bool:
+    """Whether a model rounds on its way: its gradient goes straight through that, differences see stairs."""
+    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph)
 
 
 def _scale(x: Array) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from craft_onnx.errors import CheckFailed
 from craft_onnx.files import new_file, refuse_existing
-from craft_onnx.runtime.derivative import ROWS, derivative_error, require_derivative
+from craft_onnx.runtime.derivative import ROWS, derivative_error, is_quantized, require_derivative
 from craft_onnx.runtime.proof import random_inputs, session_of
 from craft_onnx.runtime.pullback import Chain, Pair, product_of
 from craft_onnx.runtime.sessions import Session
@@ -33,7 +33,8 @@ class GradientFiles:
     paths : list of Path
         The graph, or the forward and the backward one; behind them, where they are large, their weights.
     error : float, optional
-        Against a finite difference along a random direction, relative; None for rules that are no derivative.
+        Against a finite difference along a random direction, relative; None for rules that are no derivative, and
+        for quantized models.
     """
 
     paths: list[Path]
@@ -140,7 +141,7 @@ def _proven(model: "ir.Model", of: str | None, wrt: str | None, rules: str, plac
     y, here = f.run({image.name: x, shift.name: np.zeros([1] * len(shift.shape), shift.dtype)})
     product = product_of(Session(places[0]) if len(places) == 1 else Chain(Pair(*map(Session, places))))
     _require_finite(product(x, np.ones_like(y)), here)
-    if rules != "gradient":
+    if rules != "gradient" or is_quantized(model):
         return None
     error = derivative_error(
         lambda at: f.run({image.name: x, shift.name: at - here})[0],

@@ -128,7 +128,8 @@ class Graph:
     inputs, outputs : tuple of TensorSpec
         In order.
     error : float, optional
-        Of a gradient graph against a difference of the half it belongs to, along a random direction, relative.
+        Of a gradient graph against differences of the half it belongs to, along random directions, relative; None
+        where it goes straight through the rounding of a quantized model.
     """
 
     file: str

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def command(model: Path, at: tuple[str, ...], labels: Path | None, output: Path, force: bool, **_: object) -> None:
     """Cut MODEL (.onnx) into g (picture to activations) and h (activations to logits), and prove h(g(x)) = f(x).
 
-    The first cut is the bundle's default. `craft-onnx layers MODEL` lists the places.
+    The gradients of both halves go into the bundle too, proven by finite differences. The first cut is the bundle's default. `craft-onnx layers MODEL` lists the places.
     """
     from craft_onnx.cli.classes import read_labels
     from craft_onnx.cli.graphs import normalized
@@ -50,5 +50,8 @@ def describe(bundle: "Bundle") -> None:
         say(f"Cut at {name} ({cut.tensor}, {shape}): h(g(x)) = f(x) with relative error {cut.error:.1e}.")
         if not cut.nonnegative:
             say(f"{name} is not provably non-negative: concepts can be found there only if it is for all pictures.")
+    for graph in bundle.manifest.graphs:
+        if graph.error is not None:
+            say(f"  {graph.file}: relative error {graph.error:.1e} against a finite difference.", level=1)
     if bundle.manifest.input.preprocessing is None:
         say("The model does not say how pictures become its input: convert it with --preset, to fit concepts.")

@@ -165,8 +165,10 @@ for name in ("onnx", "onnx_ir", "onnxscript", "scipy", "sklearn", "matplotlib", 
     sys.modules[name] = None
 import numpy as np, craft_onnx as co
 model = co.load(sys.argv[1] + "/elsewhere", threads=1)
-print(model.h(model.g(np.load(sys.argv[1] + "/x.npy"))).shape)
+x = np.load(sys.argv[1] + "/x.npy")
+logits, pullback = model.vjp(x)
+print(model.h(model.g(x)).shape, pullback(logits).shape)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(21, 5)"
+    assert done.stdout.strip() == "(21, 5) (21, 3, 8, 8)"
     json.loads((tmp_path / "elsewhere" / "MANIFEST.json").read_text())

@@ -9,7 +9,7 @@ from craft_onnx.graph.passes.keeping import pure
 from craft_onnx.graph.skeleton import reattach, skeleton
 
 OPSET = 18
-_OLDEST = 7
+OLDEST = 7
 
 
 def raise_opset(model: ir.Model) -> ir.Model:
@@ -25,8 +25,8 @@ def raise_opset(model: ir.Model) -> ir.Model:
     source = model.opset_imports.get("", 0)
     if source >= OPSET:
         return model
-    if source < _OLDEST:
-        raise InputError(f"The model has opset {source}, {_OLDEST} is the oldest that runs.", "Export it again.")
+    if source < OLDEST:
+        raise InputError(f"The model has opset {source}, {OLDEST} is the oldest that runs.", "Export it again.")
     return _raised(model)
 
 

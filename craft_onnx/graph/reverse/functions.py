@@ -12,8 +12,8 @@ from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.graph.skeleton import reattach, skeleton
 from craft_onnx.graph.values import operators
 
-# Their bodies compute the same and have another derivative: rounding hides in the one, a loop in the other.
-_OPAQUE = operators("DynamicQuantizeLinear SequenceMap")
+# Their bodies are no help: rounding hides in the first, loops in the next two, unknown ranks in the last.
+_OPAQUE = operators("DynamicQuantizeLinear SequenceMap LinearAttention AffineGrid")
 
 
 def inline_functions(model: ir.Model, rules: Rules) -> ir.Model:
@@ -31,10 +31,9 @@ def inline_functions(model: ir.Model, rules: Rules) -> ir.Model:
     tried: set[tuple[str, str | None]] = set()
     while nodes := [node for node in _inlinable(model, rules) if _key(node) not in tried]:
         tried.update(_key(node) for node in nodes)
-        model = _folded(
-            _inlined(model, {node.op_type for node in nodes}),
-            keep={value.name for node in nodes for value in node.outputs},
-        )
+        for op_type in sorted({node.op_type for node in nodes}):
+            model = _inlined(model, op_type)
+        model = _folded(model, keep={value.name for node in nodes for value in node.outputs})
     return model
 
 
@@ -56,14 +55,15 @@ def _inlinable(model: ir.Model, rules: Rules) -> list[ir.Node]:
     return [node for node in unknown if has_body(node.op_type, model.opset_imports[""])]
 
 
-def _inlined(model: ir.Model, names: set[str]) -> ir.Model:
+def _inlined(model: ir.Model, op_type: str) -> ir.Model:
     @pure
     def inline(copy: ir.Model) -> ir.Model:
         proto = skeleton(copy)
-        _spell_out_defaults(proto, names)
-        proto = onnx.inliner.inline_selected_functions(
-            proto, [("", name) for name in sorted(names)], inline_schema_functions=True
-        )
+        _spell_out_defaults(proto, op_type)
+        try:
+            proto = onnx.inliner.inline_selected_functions(proto, [("", op_type)], inline_schema_functions=True)
+        except RuntimeError:  # the type of an input left out, or of what inference does not know
+            return copy  # where a derivative leads through the operator, the reverse pass names it
         after = reattach(ir.serde.deserialize_model(proto), copy)
         NameFixPass()(after)
         return after
@@ -71,13 +71,13 @@ def _inlined(model: ir.Model, names: set[str]) -> ir.Model:
     return inline(model)
 
 
-def _spell_out_defaults(proto: onnx.ModelProto, names: set[str]) -> None:
+def _spell_out_defaults(proto: onnx.ModelProto, op_type: str) -> None:
     """Attributes that nodes leave out: a body reads them, and the inliner knows what is written alone."""
     opset = next(one.version for one in proto.opset_import if not one.domain)
+    known = onnx.defs.get_schema(op_type, opset, "").attributes
     for node in proto.graph.node:
-        if node.op_type in names and not node.domain:
+        if node.op_type == op_type and not node.domain:
             given = {attribute.name for attribute in node.attribute}
-            known = onnx.defs.get_schema(node.op_type, opset, "").attributes
             defaults = (one.default_value for name, one in known.items() if name not in given)
             node.attribute.extend(default for default in defaults if default.name)
 

@@ -286,3 +286,11 @@ def test_an_operator_without_a_body_for_its_type_is_named():
     model = one_node("LayerNormalization", [X, ROW], attributes={"stash_type": 11}, opset=18)
     with pytest.raises(UnsupportedOperator, match="LayerNormalization"):
         gradient_graph(model, rules=without("LayerNormalization"))
+
+
+def test_an_operator_that_the_inliner_cannot_do_is_named():
+    """It wants the type of every input, also of those left out before one that is given."""
+    arrays = [Q, K, V, None, normal(2, 4, 2, 16), normal(2, 4, 2, 2)]
+    model = one_node("Attention", arrays, opset=23)
+    with pytest.raises(UnsupportedOperator, match=r"ai\.onnx::Attention \(node 'node'"):
+        gradient_graph(model)

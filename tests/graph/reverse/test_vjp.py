@@ -211,6 +211,24 @@ def test_an_operator_without_a_rule_is_named_with_its_layer():
     assert error.value.exit_code == 3
 
 
+def test_what_a_subgraph_reads_from_outside_is_a_way_too():
+    """The If has a condition for an input alone; a gradient without its part would be wrong, and nobody would see."""
+    model = model_of(
+        """(float[n, 4] x) => (float[n, 4] y) {
+            total = ReduceSum <keepdims = 0> (x)
+            zero = Constant <value_float = 0.0> ()
+            positive = Greater(total, zero)
+            chosen = If (positive) <
+                then_branch = one () => (float[n, 4] a) { a = Mul(x, x) },
+                else_branch = other () => (float[n, 4] b) { b = Neg(x) }
+            >
+            y = Add(chosen, x)
+        }"""
+    )
+    with pytest.raises(UnsupportedOperator, match="ai.onnx::If"):
+        gradient_graph(model)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

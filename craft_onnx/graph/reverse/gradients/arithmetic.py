@@ -122,7 +122,7 @@ def _slope_of_power(a: Tensor, b: Tensor, y: Tensor) -> Tensor | float:
 
 
 def _mod(step: Step, dy: Tensor) -> list[Tensor]:
-    """C's fmod, the only one for floating-point numbers: y = a - n b with n = trunc(a / b)."""
+    """y = a - n b with a whole number n, a / b rounded to zero (fmod) or down."""
     a, b = step.input(0), step.input(1)
     return [dy, -dy * op.Round((a - step.y) / b)]
 

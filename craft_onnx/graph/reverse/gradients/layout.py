@@ -71,7 +71,8 @@ def _depth_to_space(step: Step, dy: Tensor) -> list[Tensor]:
 
 
 def _space_to_depth(step: Step, dy: Tensor) -> list[Tensor]:
-    return [op.DepthToSpace(dy, blocksize=step.attribute("blocksize"), mode="DCR").shaped_like(step.x)]
+    block, mode = step.attribute("blocksize"), step.attribute("mode", "DCR")
+    return [op.DepthToSpace(dy, blocksize=block, mode=mode).shaped_like(step.x)]
 
 
 def _dropout(step: Step, dy: Tensor, *_mask: Tensor) -> list[Tensor | None]:

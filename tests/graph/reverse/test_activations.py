@@ -19,6 +19,11 @@ def selu(x):
     return 1.05070102214813232421875 * functional.elu(x, 1.67326319217681884765625)
 
 
+def hard_swish(x):
+    """With 1 / 6 as the float32 that it is in ONNX's definition."""
+    return x * (float(np.float32(1 / 6)) * x + 0.5).clamp(0, 1)
+
+
 # Operator, attributes, opset, the same by PyTorch; attributes are float32, so these are numbers that it has exactly.
 FUNCTIONS = [
     ("Relu", {}, 18, functional.relu),
@@ -39,8 +44,8 @@ FUNCTIONS = [
     ("Sigmoid", {}, 18, torch.sigmoid),
     ("HardSigmoid", {}, 18, lambda x: (0.2 * x + 0.5).clamp(0, 1)),
     ("HardSigmoid", {"alpha": 0.25}, 18, lambda x: (0.25 * x + 0.5).clamp(0, 1)),
-    ("HardSwish", {}, 18, functional.hardswish),
-    ("HardSwish", {}, 22, functional.hardswish),
+    ("HardSwish", {}, 18, hard_swish),
+    ("HardSwish", {}, 22, hard_swish),
     ("Swish", {}, 24, functional.silu),
     ("Swish", {"alpha": 1.75}, 24, lambda x: x * torch.sigmoid(1.75 * x)),
     ("Mish", {}, 18, functional.mish),

@@ -9,7 +9,7 @@ import math
 import operator
 
 from craft_onnx.graph.reverse.broadcast import sum_over
-from craft_onnx.graph.reverse.gradients.arithmetic import cast, choose, elementwise, gate, where
+from craft_onnx.graph.reverse.gradients.arithmetic import choose, elementwise, gate, where
 from craft_onnx.graph.reverse.gradients.masks import above, below
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -18,9 +18,9 @@ from craft_onnx.graph.reverse.tensor import Tensor, op
 _ALPHA, _GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
-def _positive(x: Tensor, y: Tensor, alpha: float) -> Tensor:
-    """Where x is, told from y if that has the sign of x."""
-    return (y if alpha >= 0 else x) > 0
+def _signed(x: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """What has the sign of x: y, but for a negative slope."""
+    return y if alpha >= 0 else x
 
 
 def _prelu(step: Step, dy: Tensor) -> list[Tensor]:
@@ -29,14 +29,18 @@ def _prelu(step: Step, dy: Tensor) -> list[Tensor]:
     return [dy * choose(positive, 1, slope, like=x), dy * choose(positive, 0, x, like=x)]
 
 
-def _hard_sigmoid(step: Step, dy: Tensor) -> list[Tensor]:
-    inside = op.And(step.y > 0, step.y < 1)
-    return [dy * choose(inside, step.attribute("alpha", 0.2), 0, like=dy)]
+def _leaky_relu(x: Tensor, y: Tensor, alpha: float) -> Tensor:
+    return alpha + (1 - alpha) * above(_signed(x, y, alpha), 0)
+
+
+def _hard_sigmoid(x: Tensor, y: Tensor, alpha: float) -> Tensor:
+    return alpha * (above(y, 0) * below(y, 1))
 
 
 def _hard_swish(x: Tensor, y: Tensor) -> Tensor:
-    """x / 3 + 1 / 2 between -3 and 3, then the slopes of 0 and of x."""
-    return op.Where(op.Abs(x) < 3, x / 3 + 0.5, cast(x > 0, x.dtype))
+    """y = x h with h = x / 6 + 1 / 2 cut at 0 and 1: y' = h + x h', and where h' is not 0, x h' is h - 1 / 2."""
+    h = op.HardSigmoid(x, alpha=1 / 6, beta=0.5)
+    return h + (h - 0.5) * (above(h, 0) * below(h, 1))
 
 
 def _swish(x: Tensor, y: Tensor, alpha: float) -> Tensor:
@@ -111,16 +115,16 @@ RULES: dict[str, Rule] = {
     "Relu": elementwise(lambda x, y: above(y, 0)),
     "ThresholdedRelu": gate(lambda x, y, alpha: x > alpha, alpha=1.0),
     "Shrink": gate(lambda x, y, lambd: op.Abs(x) > lambd, lambd=0.5),
-    "LeakyRelu": elementwise(lambda x, y, alpha: choose(_positive(x, y, alpha), 1, alpha, like=x), alpha=0.01),
+    "LeakyRelu": elementwise(_leaky_relu, alpha=0.01),
     "PRelu": _prelu,
-    "Elu": elementwise(lambda x, y, alpha: choose(_positive(x, y, alpha), 1, y + alpha, like=x), alpha=1.0),
+    "Elu": elementwise(lambda x, y, alpha: choose(_signed(x, y, alpha) > 0, 1, y + alpha, like=x), alpha=1.0),
     "Selu": elementwise(
         lambda x, y, alpha, gamma: choose(y > 0, gamma, y + alpha * gamma, like=x), alpha=_ALPHA, gamma=_GAMMA
     ),
     "Celu": elementwise(lambda x, y, alpha: choose(y > 0, 1, y / alpha + 1, like=x), alpha=1.0),
     "Clip": _clip,
     "Sigmoid": elementwise(lambda x, y: y * (1 - y)),
-    "HardSigmoid": _hard_sigmoid,
+    "HardSigmoid": elementwise(_hard_sigmoid, alpha=0.2),
     "HardSwish": elementwise(_hard_swish),
     "Swish": elementwise(_swish, alpha=1.0),
     "Mish": elementwise(_mish),

@@ -5,6 +5,7 @@ import contextlib
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from craft_onnx.graph.normalize import normalize
 from craft_onnx.graph.reverse.pair import gradient_pair
 from craft_onnx.graph.reverse.vjp import gradient_graph
 
+PAUSE = 0.2  # seconds in which the threads of the side before stop waiting busily for more
 SCRIPT = Path(__file__).with_name("gradient_side.py")
 
 
@@ -56,6 +58,7 @@ def measured(folder: Path, network: str, repeats: int, peer: str | None) -> tupl
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(repeats):
             for name, side in sides.items():
+                time.sleep(PAUSE)
                 seconds[name].append(side())
     return {name: statistics.median(one) for name, one in seconds.items()}, {n: s.peak_mb for n, s in sides.items()}
 

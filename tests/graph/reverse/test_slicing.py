@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 import pytest
-from support.gradient_oracle import check_model, check_node, evaluate, one_node
+from support.gradient_oracle import check_model, check_node, evaluate, one_node, run
 
 from craft_onnx.errors import UnsupportedOperator
+from craft_onnx.graph.normalize import normalize
 from craft_onnx.graph.reverse.vjp import gradient_graph
 
 RNG = np.random.default_rng(4)
@@ -49,6 +50,20 @@ def test_several_axes():
     check_slice(x, [1, 0], [3, 4])
     check_slice(x, [0, 4, -1], [3, 0, 1], [0, 1, 2], [2, -1, -2])
     check_slice(x, [1, 1], [2, -1], [2, 0], [1, 1])
+
+
+def test_between_transpositions():
+    """Of which onnxruntime moves one over the padding: it then forgets which axes a Pad was told."""
+    text = """<ir_version: 10, opset_import: ["": 18]> between (float[N, 4, 6] x) => (float[N, 4, M] y) {
+        one = Constant<value_ints = [1]> ()
+        three = Constant<value_ints = [3]> ()
+        turned = Transpose<perm = [0, 2, 1]> (x)
+        part = Slice (turned, one, three, one)
+        y = Transpose<perm = [0, 2, 1]> (part)
+    }"""
+    x, cotangent = RNG.standard_normal((2, 4, 6)).astype(np.float32), np.ones((2, 4, 2), np.float32)
+    dx = run(gradient_graph(normalize(ir.from_onnx_text(text))), x=x, cotangent=cotangent)
+    np.testing.assert_array_equal(dx, np.broadcast_to([0, 1, 1, 0, 0, 0], (2, 4, 6)))
 
 
 def test_the_rest_after_one_token():

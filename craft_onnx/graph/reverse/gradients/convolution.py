@@ -9,6 +9,7 @@ convolutions of a ResNet50; depthwise, that DepthToSpace alone takes twice as lo
 from dataclasses import replace
 
 from craft_onnx.graph.reverse.broadcast import sum_over
+from craft_onnx.graph.reverse.gradients.shapes import padded
 from craft_onnx.graph.reverse.gradients.windows import Windows, conv_windows, known, transpose_windows
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -123,8 +124,7 @@ def _padded(image: Tensor, count: Tensor, windows: Windows) -> tuple[Tensor, Win
         return image, windows
     spatial = len(windows.kernel)
     pads = op.Concat(*windows.run_time_pads(count, image), axis=0)
-    padded = op.Pad(image, pads, None, list(range(2, 2 + spatial)))
-    return padded, replace(windows, pads=(0,) * (2 * spatial))
+    return padded(image, pads, range(2, 2 + spatial)), replace(windows, pads=(0,) * (2 * spatial))
 
 
 def _examples_as_channels(x: Tensor, group: int) -> Tensor:

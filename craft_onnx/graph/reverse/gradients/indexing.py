@@ -16,6 +16,7 @@ from craft_onnx.graph.reverse.gradients.shapes import (
     integers,
     joined,
     lengths,
+    padded,
     reshaped,
     zeros_like,
 )
@@ -73,10 +74,10 @@ def _sources(positions: np.ndarray, size: int) -> np.ndarray:
 
 def _collected(part: Tensor, table: np.ndarray, axis: int) -> Tensor:
     """For each row of a table, the sum of the slices it names; the slice behind the last is zero."""
-    padded = op.Pad(part, [0, 1], None, [axis]) if table.max() == part.shape[axis] else part
+    longer = padded(part, [0, 1], [axis]) if table.max() == part.shape[axis] else part
     if table.shape[1] == 1:
-        return op.Gather(padded, table[:, 0], axis=axis)
-    return sum_over(op.Gather(padded, table, axis=axis), [axis + 1], keepdims=False)
+        return op.Gather(longer, table[:, 0], axis=axis)
+    return sum_over(op.Gather(longer, table, axis=axis), [axis + 1], keepdims=False)
 
 
 def added(part: Tensor, places: Tensor, axis: int, whole: Tensor) -> Tensor:

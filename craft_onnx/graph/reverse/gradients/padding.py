@@ -8,7 +8,7 @@ import numpy as np
 
 from craft_onnx.graph.reverse.broadcast import sum_over
 from craft_onnx.graph.reverse.gradients.refusal import refusal
-from craft_onnx.graph.reverse.gradients.shapes import Integers, integers, lengths, reshaped, zeros_like
+from craft_onnx.graph.reverse.gradients.shapes import Integers, integers, lengths, padded, reshaped, zeros_like
 from craft_onnx.graph.reverse.gradients.slicing import put_back, turned
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -28,13 +28,12 @@ def _pad(step: Step, dy: Tensor) -> list[Tensor | None]:
 
 def _cut(step: Step, dy: Tensor) -> Tensor:
     """The opposite pads."""
-    pads = integers(step.input(1))
-    return op.Pad(dy, -pads, None, *step.inputs[3:])
+    return padded(dy, -integers(step.input(1)), _axes(step))
 
 
 def _of_fill(step: Step, dy: Tensor) -> Tensor:
     """The sum of dy over the padding."""
-    outside = op.Pad(zeros_like(step.x), step.input(1), np.ones(()), *step.inputs[3:])
+    outside = padded(zeros_like(step.x), integers(step.input(1)), _axes(step), 1.0)
     return reshaped(sum_over(dy * outside, range(dy.rank), keepdims=False), step.input(2))
 
 
@@ -43,17 +42,24 @@ def _folded(step: Step, dy: Tensor, source: _Source) -> Tensor:
     for axis, (before, behind) in _pads(step).items():
         dy = _folded_axis(step, dy, axis, (max(before, 0), max(behind, 0)), source)
         if min(before, behind) < 0:
-            dy = op.Pad(dy, [max(-before, 0), max(-behind, 0)], None, [axis])
+            dy = padded(dy, [max(-before, 0), max(-behind, 0)], [axis])
     return dy
 
 
 def _pads(step: Step) -> dict[int, tuple[int, int]]:
     """For every axis that is padded, before and behind."""
-    pads, axes = integers(step.input(1)), integers(step.input(3)) if step.has_input(3) else np.arange(step.x.rank)
-    if isinstance(pads, Tensor) or isinstance(axes, Tensor):
+    pads = integers(step.input(1))
+    if isinstance(pads, Tensor):
         raise refusal(step, "computes the widths of a padding that is not constant")
-    pairs = dict(zip((axes % step.x.rank).tolist(), pads.reshape(2, -1).T.tolist(), strict=True))
+    pairs = dict(zip(_axes(step), pads.reshape(2, -1).T.tolist(), strict=True))
     return {axis: (before, behind) for axis, (before, behind) in pairs.items() if before or behind}
+
+
+def _axes(step: Step) -> list[int]:
+    axes = integers(step.input(3)) if step.has_input(3) else np.arange(step.x.rank)
+    if isinstance(axes, Tensor):
+        raise refusal(step, "computes the axes that it pads")
+    return [int(axis) for axis in axes % step.x.rank]
 
 
 def _folded_axis(step: Step, dy: Tensor, axis: int, widths: tuple[int, int], source: _Source) -> Tensor:

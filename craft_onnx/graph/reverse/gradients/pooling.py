@@ -11,7 +11,7 @@ import numpy as np
 from craft_onnx.graph.reverse.gradients.convolution import conv_input_gradient
 from craft_onnx.graph.reverse.gradients.indexing import added
 from craft_onnx.graph.reverse.gradients.reductions import inverse_count, spread
-from craft_onnx.graph.reverse.gradients.shapes import joined, lengths, reshaped
+from craft_onnx.graph.reverse.gradients.shapes import joined, lengths, padded, reshaped
 from craft_onnx.graph.reverse.gradients.windows import Windows, conv_windows
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, emit, op
@@ -120,7 +120,7 @@ def _count(step: Step, windows: Windows) -> int | Tensor:
     x, spatial = step.x, list(range(2, step.x.rank))
     ones = op.Expand(_constant(x, np.ones([1] * x.rank, x.dtype.numpy())), joined([1, 1], lengths(x, spatial)))
     pads = op.Concat(*windows.run_time_pads(step.y, x), axis=0) if windows.pads is None else windows.pads
-    counted = op.Pad(ones, pads, float(step.attribute("count_include_pad", 0)), spatial)
+    counted = padded(ones, pads, spatial, float(step.attribute("count_include_pad", 0)))
     over = [ceil * (stride - 1) for stride in windows.strides]
     sums = op.Conv(
         counted,

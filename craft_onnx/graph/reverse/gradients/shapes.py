@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +41,22 @@ def from_front(positions: Integers, sizes: Integers) -> Integers:
     if isinstance(positions, np.ndarray):
         return positions + (positions < 0).astype(np.int64) * sizes if positions.min(initial=0) < 0 else positions
     return op.Where(positions < np.zeros(1, np.int64), positions + sizes, positions)
+
+
+def padded(x: Tensor, pads: Integers | Sequence[int], axes: Sequence[int], fill: Any = None) -> Tensor:
+    """A tensor with `pads` before and behind it on some axes, filled with zeros or a number.
+
+    Pad can be told which axes, but onnxruntime's transpose optimizer takes its pads for those of all.
+    """
+    one, count = joined(pads, [0]), len(axes)  # the last is for the other axes
+    which = np.full((2, x.rank), 2 * count)
+    which[:, list(axes)] = np.arange(2 * count).reshape(2, count)
+    return op.Pad(x, taken(one, which.ravel()), fill)
+
+
+def taken(x: Integers, positions: np.ndarray) -> Integers:
+    """The integers at some positions."""
+    return x[positions] if isinstance(x, np.ndarray) else op.Gather(x, positions)
 
 
 def clipped(x: Integers, low: int, high: Integers) -> Integers:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from craft_onnx.graph.reverse.gradients.refusal import refusal
-from craft_onnx.graph.reverse.gradients.shapes import Integers, clipped, from_front, integers, joined, lengths
+from craft_onnx.graph.reverse.gradients.shapes import Integers, clipped, from_front, integers, joined, lengths, padded
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
@@ -54,7 +54,7 @@ def spread(x: Tensor, axis: int, size: int) -> Tensor:
     """With `size` - 1 zeros behind every position of an axis."""
     if size == 1:
         return x
-    apart = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, size - 1], None, [axis + 1])
+    apart = padded(op.Unsqueeze(x, [axis + 1]), [0, size - 1], [axis + 1])
     behind = lengths(x, range(axis + 1, x.rank))
     return op.Reshape(apart, joined([0] * axis + [-1], behind))
 
@@ -62,7 +62,7 @@ def spread(x: Tensor, axis: int, size: int) -> Tensor:
 def put_back(part: Tensor, whole: Tensor, axes: Sequence[int], begin: Integers) -> Tensor:
     """A part at its position `begin` on each of `axes`, zeros around it, in the shape of the whole."""
     behind = lengths(whole, axes) - begin - lengths(part, axes)
-    return op.Pad(part, joined(begin, behind), None, list(axes)).shaped_like(whole)
+    return padded(part, joined(begin, behind), axes).shaped_like(whole)
 
 
 RULES: dict[str, Rule] = {"Slice": _slice}

@@ -1,10 +1,15 @@
 """Which networks are tried: all classifiers of keras.applications and torchvision, and a choice of timm's."""
 
 import fnmatch
+import functools
 import importlib
+import json
 import re
+import subprocess
+import sys
 import warnings
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("keras", "torchvision", "timm", "trained")
@@ -119,10 +124,13 @@ TIMM: dict[str, tuple[int, bool]] = {
 
 
 def networks(library: str) -> list[Network]:
-    """The networks of a library; imports it."""
-    return _LISTS[library]()
+    """The networks of a library, listed by a process of its own that imports it."""
+    command = [sys.executable, "-m", "zoo.catalogue", library]
+    listed = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    return [Network(**fields) for fields in json.loads(listed.stdout.splitlines()[-1])]
 
 
+@functools.cache
 def import_torchvision() -> Any:
     """Torchvision; its operators are declared first where it was built for another PyTorch than the installed one."""
     import torch
@@ -185,3 +193,6 @@ def _matching(sides: dict[str, int], name: str) -> int:
 
 
 _LISTS = {"keras": _keras, "torchvision": _torchvision, "timm": _timm, "trained": _trained}
+
+if __name__ == "__main__":
+    print(json.dumps([network.fields() for network in _LISTS[sys.argv[1]]()]))

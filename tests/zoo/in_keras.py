@@ -8,7 +8,7 @@ import tensorflow
 from numpy.typing import NDArray
 
 from zoo.catalogue import Network
-from zoo.weights import varied
+from zoo.weights import pictures, varied
 
 Array = NDArray[Any]
 CALIBRATION = 8  # pictures whose statistics the BatchNormalizations take
@@ -66,7 +66,7 @@ def _calibrate(net: Any, shape: tuple[int, ...]) -> None:
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    net(np.random.default_rng(0).standard_normal((CALIBRATION, *shape)).astype(np.float32), training=True)
+    net(pictures(CALIBRATION, shape, np.random.default_rng(2)), training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.catalogue import Network, import_torchvision
-from zoo.weights import varied
+from zoo.weights import pictures, varied
 
 Array = NDArray[Any]
 CALIBRATION = 8  # pictures whose statistics the BatchNormalizations take
@@ -86,5 +86,5 @@ def _calibrate(net: nn.Module, shape: tuple[int, ...]) -> None:
         module.momentum = 1.0
         module.train()
     with torch.no_grad():
-        net(torch.randn(CALIBRATION, *shape))
+        net(torch.tensor(pictures(CALIBRATION, shape, np.random.default_rng(2))))
     net.eval()

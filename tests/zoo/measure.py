@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from craft_onnx.errors import CraftError
 from zoo.agreement import compared
 from zoo.catalogue import Network
+from zoo.weights import pictures
 
 Array = NDArray[Any]
 ROWS = 5  # the models are exported with another batch
@@ -73,7 +74,7 @@ def _built(network: Network) -> tuple[dict[str, Any], Any]:
     framework = importlib.import_module("zoo.in_keras" if _is_keras(network) else "zoo.in_torch")
     net = framework.build(network)
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((ROWS, *network.shape)).astype(np.float32)
+    x = pictures(ROWS, network.shape, rng)
     logits = framework.logits(net, x)
     cotangent = rng.standard_normal(logits.shape).astype(np.float32)
     expected = tuple(framework.gradient(net, x, cotangent, wide) for wide in (False, True))

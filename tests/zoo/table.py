@@ -36,7 +36,8 @@ converts it, finds a cut, and differentiates the model, and its halves at the cu
 
 * **Weights** are random: as the framework draws them, with random numbers for those that it sets to 0 or 1, and with
   BatchNormalization's statistics taken from random pictures, so that every part of the network matters. Inputs are
-  standard normal, as small as the network allows, five at once; the cotangent is standard normal over all logits.
+  such pictures, noise of several scales, as small as the network allows, five at once; the cotangent is standard normal
+  over all logits.
 * **Converted**: the largest deviation of the logits from the framework's, relative to the largest logit.
 * **Cut**: the recommended one, a feature map that is provably non-negative; or, marked *signed*, the last feature map
   that separates the network. Concepts need the former, gradients work at both.

@@ -1,8 +1,9 @@
-"""Random weights under which every part of a network matters."""
+"""Random weights under which every part of a network matters, and random pictures that differ."""
 
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,3 +25,21 @@ def varied(weights: Array, rng: np.random.Generator) -> Array | None:
         return rng.normal(0, 0.1, weights.shape) if weights.size > 1 else np.full(weights.shape, 0.3)
     low, high = (0.1, 0.5) if abs(value) < 0.5 else (0.5 * value, 1.5 * value)
     return rng.uniform(low, high, weights.shape)
+
+
+def pictures(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Random pictures with structure of every size, of unit variance: (count, *shape).
+
+    White noise alone looks the same everywhere to a deep network, which then amplifies rounding.
+    """
+    channels_last = shape[-1] == 3
+    side, channels = shape[1 if channels_last else 2], shape[2 if channels_last else 0]
+    found = np.stack([_picture(side, channels, rng) for _ in range(count)])
+    return np.ascontiguousarray(found if channels_last else found.transpose(0, 3, 1, 2))
+
+
+def _picture(side: int, channels: int, rng: np.random.Generator) -> Array:
+    """The sum of noise at several scales, each of the same contrast."""
+    layers = [rng.standard_normal((cells, cells, channels), np.float32) for cells in (2, 4, 16, side)]
+    enlarged = [cv2.resize(layer, (side, side), interpolation=cv2.INTER_NEAREST) for layer in layers]
+    return np.sum(enlarged, axis=0) / np.sqrt(np.float32(len(layers)))

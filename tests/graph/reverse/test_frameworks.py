@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from zoo.agreement import COSINE, RATIO, compared, near
 from zoo.catalogue import Network
+from zoo.weights import pictures
 
 from craft_onnx.graph.cuts import find_cuts
 from craft_onnx.graph.normalize import normalize
@@ -33,7 +34,7 @@ def run(graph, *arrays):
 def figures(framework, net, exported, shape, seed=1):
     """How near the gradient of a network comes to the framework's own, in one graph and through a cut."""
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((ROWS, *shape)).astype(np.float32)
+    x = pictures(ROWS, shape, rng)
     cotangent = rng.standard_normal(framework.logits(net, x).shape).astype(np.float32)
     own = [framework.gradient(net, x, cotangent, wide) for wide in (False, True)]
     model = normalize(exported.model)

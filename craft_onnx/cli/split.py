@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def command(model: Path, at: tuple[str, ...], labels: Path | None, output: Path, force: bool, **_: object) -> None:
     """Cut MODEL (.onnx) into g (picture to activations) and h (activations to logits), and prove h(g(x)) = f(x).
 
-    The gradients of both halves go into the bundle too, proven by finite differences. The first cut is the bundle's default. `craft-onnx layers MODEL` lists the places.
+    The gradients of both halves go into the bundle too, proven by finite differences. The first cut is the bundle's
+    default. `craft-onnx layers MODEL` lists the places.
     """
     from craft_onnx.cli.classes import read_labels
     from craft_onnx.cli.graphs import normalized

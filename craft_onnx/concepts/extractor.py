@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from craft_onnx.concepts.importance import (
     linear_importance,
     local_importance,
     ranking,
+    refined,
     sampled_importance,
 )
 from craft_onnx.concepts.pictures import StoredCrops, displayed
@@ -37,6 +38,7 @@ class _Unset(int):
 
 
 _NB_DESIGN = _Unset(256)
+KEPT_BYTES = 1 << 26  # of pooled activations, for looking at them again without running the model
 
 
 class ConceptExtractor:
@@ -47,6 +49,7 @@ class ConceptExtractor:
 
     images_: Any
     crops_: Any
+    pooled_: Floats | None
     class_id_: int
     layout_: Layout
     positions_: tuple[int, ...]
@@ -144,26 +147,7 @@ class ConceptExtractor:
         layout = self.halves_.layout_of(images)
         self.halves_.check_class(class_id)
         crops = self._cut(images, layout)
-        check_number(self.number_of_concepts, (len(crops), self.halves_.channels))
-        pooled, positions = self._pooled_activations(crops, layout)
-        found = factorise(
-            pooled,
-            self.number_of_concepts,
-            self.alpha_W,
-            self.normalize,
-            self.random_state,
-            encoder=self.encoder,
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
-        self._set_fitted(images, int(class_id), layout, crops, found)
-        self.positions_ = positions
-        self.evidence_ = {
-            "n_images": len(images),
-            "n_crops": len(crops),
-            "provider": self.halves_.provider,
-            "versions": versions(),
-        }
+        self._fit_crops(images, int(class_id), layout, crops)
         return crops, self.crops_u_, self.concept_bank_
 
     def transform(self, inputs: Any, activations: Any = None) -> Floats:
@@ -192,7 +176,9 @@ class ConceptExtractor:
             return self._encode(as_array(activations))
         return self._coefficients(as_images(inputs))
 
-    def estimate_importance(self, inputs: Any = None, nb_design: int = _NB_DESIGN) -> NDArray[np.float64]:
+    def estimate_importance(
+        self, inputs: Any = None, nb_design: int = _NB_DESIGN, *, tol: float | None = None
+    ) -> NDArray[np.float64]:
         """Total Sobol indices of the concepts for the logit of the class.
 
         Parameters
@@ -202,6 +188,9 @@ class ConceptExtractor:
             kept in `importance_`.
         nb_design : int
             Points of a design, where the head is sampled.
+        tol : float, optional
+            Double `nb_design` until every 95 % interval is at most `tol` wide to either side, up to 16384 points: what
+            is then missing is said in a CraftWarning. `points_` is what was taken for the global importances.
 
         Returns
         -------
@@ -213,16 +202,17 @@ class ConceptExtractor:
         NotFittedError
             Before `fit`.
         InputError
-            Without a second half of the model, or without images.
+            Without a second half of the model, or without images, or where `tol` is asked for without intervals.
         """
         self.check_if_fitted()
         points = self.nb_design if nb_design is _NB_DESIGN else nb_design
         if inputs is not None:
-            return self.importance_of(self._coefficients(as_images(inputs), self.head_), points).values
+            u = self._coefficients(as_images(inputs), self.head_)
+            return refined(partial(self.importance_of, u), points, tol)[0].values
         if self.images_ is None:
             raise InputError("The images of the fit are not stored with it.", "Give images, for local importances.")
         u = self._coefficients(self.images_, self.head_)
-        importance = self._global_importance(u, self._sampling(points))
+        importance, points = refined(lambda n: self._global_importance(u, self._sampling(n)), points, tol)
         self.importance_, self.points_ = importance, points
         return importance.values
 
@@ -323,6 +313,29 @@ class ConceptExtractor:
         importance = getattr(self, "importance_", None)
         return None if importance is None else Sensitivity(importance.values)
 
+    def _fit_crops(self, images: Any, class_id: int, layout: Layout, crops: Crops) -> None:
+        """Factorise the activations of crops, and keep what was found: the second half of `fit`, and `decompose`."""
+        check_number(self.number_of_concepts, (len(crops), self.halves_.channels))
+        pooled, positions = self._pooled_activations(crops, layout)
+        found = factorise(
+            pooled,
+            self.number_of_concepts,
+            self.alpha_W,
+            self.normalize,
+            self.random_state,
+            encoder=self.encoder,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        self._set_fitted(images, class_id, layout, crops, found)
+        self.positions_ = positions
+        self.evidence_ = {
+            "n_images": len(crops.images),
+            "n_crops": len(crops),
+            "provider": self.halves_.provider,
+            "versions": versions(),
+        }
+
     def _cut(self, images: Any, layout: Layout) -> Crops:
         if self.crops == "grid":
             return Crops.grid(images, self.patch_size, layout)
@@ -344,6 +357,19 @@ class ConceptExtractor:
             row += len(a)
         return pooled, positions
 
+    def _factorised(self, pooled: Floats, number_of_concepts: int, seed: int | None = None) -> Factorisation:
+        """W and U of pooled activations, with the settings of the constructor."""
+        return factorise(
+            pooled,
+            number_of_concepts,
+            self.alpha_W,
+            self.normalize,
+            self.random_state if seed is None else seed,
+            encoder=self.encoder,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+
     def _checked(self, activations: Iterator[Floats]) -> Iterator[Floats]:
         for a in activations:
             check_activations(a, self.halves_.nonnegative_cuts)
@@ -357,6 +383,19 @@ class ConceptExtractor:
             activations = iter([np.concatenate(list(activations))])
         encoded = map(self._encode, activations)
         return np.concatenate([head.reduced(u) if head else u for u in encoded])
+
+    def coefficient_batches(self, images: Any = None) -> Iterator[Floats]:
+        """U (n, ..., k) of images, by default those of the fit, batch by batch; InputError where these are not kept."""
+        images = self.images_of_fit() if images is None else as_images(images)
+        batches = batches_of(images, self.halves_.batch(self.batch_size))
+        return map(self._encode, self.halves_.activations(batches, self.layout_))
+
+    def images_of_fit(self) -> Any:
+        """The images of the fit; InputError where the concepts were loaded without them."""
+        self.check_if_fitted()
+        if self.images_ is None:
+            raise InputError("The images of the fit are not stored with it.", "Give images.")
+        return self.images_
 
     def _encode(self, activations: Floats) -> Floats:
         """U (n, ..., k) of activations (n, ..., p)."""
@@ -381,6 +420,7 @@ class ConceptExtractor:
         self.class_id_ = class_id
         self.layout_ = layout
         self.crops_ = crops
+        self.pooled_ = None
         self.factorisation_ = found
         self.crops_u_ = found.u
         self.concept_bank_ = found.w

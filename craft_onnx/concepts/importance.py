@@ -5,7 +5,8 @@ in m, y = sum_i c_i m_i + bias, with c_i the contribution of concept i to the lo
 Other heads are sampled.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from craft_onnx.attribution.total_indices import VARIANCE_FLOOR, Estimator, Sampler, designs, masks, total_indices
 from craft_onnx.concepts.head import ConceptHead
+from craft_onnx.errors import CraftWarning, InputError
 from craft_onnx.extras import require
 
 Floats = NDArray[np.floating]
@@ -22,6 +24,7 @@ Array = NDArray[np.float64]
 LOCAL_DESIGNS = 5
 T_975 = 2.7764451051977987
 MOST_REPEATED = 16
+MOST_POINTS = 1 << 14  # where `tol` chooses the points of a design
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,50 @@ def sampled_importance(head: ConceptHead, u: Floats, sampling: Sampling) -> Impo
 def local_importance(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], sampling: Sampling) -> Importance:
     """Importances over few images (N, ..., k): exact where possible, else with the same designs (r, n, 2 k)."""
     return linear_importance(head, u) if head.linear else _with_designs(head, u, drawn, sampling)
+
+
+def refined(estimate: Callable[[int], Importance], points: int, tol: float | None) -> tuple[Importance, int]:
+    """Importances from designs that are doubled until every interval's half width is at most `tol`.
+
+    Parameters
+    ----------
+    estimate : callable
+        Points of a design to importances.
+    points : int
+        To begin with.
+    tol : float, optional
+        Largest half width; None takes `points` as they are.
+
+    Returns
+    -------
+    (Importance, int)
+        The last estimate and its points, `MOST_POINTS` at most (or `points`, if that is more): a CraftWarning says
+        how wide the intervals are where that was not enough.
+
+    Raises
+    ------
+    InputError
+        If `tol` is not positive, or there are no intervals.
+    """
+    if tol is not None and not tol > 0:
+        raise InputError(f"A tolerance of {tol} cannot be met.", "Give a positive number, such as 0.01.")
+    found = estimate(points)
+    if tol is None:
+        return found, points
+    while (width := _half_width(found)) > tol and 2 * points <= MOST_POINTS:
+        points *= 2
+        found = estimate(points)
+    if width > tol:
+        text = f"With {points} points the intervals are {width:.2g} wide to either side, not {tol:g}."
+        warnings.warn(text, CraftWarning, stacklevel=3)
+    return found, points
+
+
+def _half_width(importance: Importance) -> float:
+    """Of the widest interval; the upper half, since the lower one ends at 0."""
+    if importance.intervals is None:
+        raise InputError("One design alone gives no intervals to choose nb_design by.", "Take sampler='sobol'.")
+    return float((importance.intervals[:, 1] - importance.values).max())
 
 
 def _with_designs(head: ConceptHead, u: Floats, drawn: NDArray[np.float32], sampling: Sampling) -> Importance:

@@ -317,17 +317,9 @@ class ConceptExtractor:
         """Factorise the activations of crops, and keep what was found: the second half of `fit`, and `decompose`."""
         check_number(self.number_of_concepts, (len(crops), self.halves_.channels))
         pooled, positions = self._pooled_activations(crops, layout)
-        found = factorise(
-            pooled,
-            self.number_of_concepts,
-            self.alpha_W,
-            self.normalize,
-            self.random_state,
-            encoder=self.encoder,
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
+        found = self._factorised(pooled, self.number_of_concepts)
         self._set_fitted(images, class_id, layout, crops, found)
+        self.pooled_ = pooled if pooled.nbytes <= KEPT_BYTES else None
         self.positions_ = positions
         self.evidence_ = {
             "n_images": len(crops.images),

@@ -120,6 +120,14 @@ class Crops(Sequence[np.ndarray]):
         top, left = self.corners[image, which]
         return image, int(top), int(left)
 
+    def places(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Index of every image with crops, in order, and the corners (m, 2) of its crops."""
+        return enumerate(self.corners)
+
+    def select(self, indices: Any) -> "Crops":
+        """Some of the crops, as lazy as these; `indices` ascend."""
+        return _SelectedCrops(self, np.asarray(indices, np.intp))
+
     def __getitem__(self, key: Any) -> np.ndarray:  # type: ignore[override] # a slice is an array, as numpy's is
         if isinstance(key, slice) or np.ndim(key):
             return self._stack(np.arange(len(self))[key if isinstance(key, slice) or len(key) else []])
@@ -145,6 +153,51 @@ class Crops(Sequence[np.ndarray]):
     def _cut(self, image: np.ndarray, top: int, left: int) -> np.ndarray:
         rows, columns = slice(top, top + self.patch_size), slice(left, left + self.patch_size)
         return image[:, rows, columns] if self.layout == "NCHW" else image[rows, columns]
+
+
+class _SelectedCrops(Crops):
+    """Some crops of others: as many of an image as there are indices of its crops."""
+
+    def __init__(self, crops: Crops, indices: np.ndarray) -> None:
+        self.images, self.patch_size, self.layout = crops.images, crops.patch_size, crops.layout
+        self._image_shape, self._dtype = crops._image_shape, crops._dtype
+        self._origins = np.array([crops.origin(int(i)) for i in indices], np.intp).reshape(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    def origin(self, index: int) -> tuple[int, int, int]:
+        image, top, left = self._origins[range(len(self))[index]]
+        return int(image), int(top), int(left)
+
+    def places(self) -> Iterator[tuple[int, np.ndarray]]:
+        for image in np.unique(self._origins[:, 0]):
+            yield int(image), self._origins[self._origins[:, 0] == image, 1:]
+
+
+class ResizedCrops(Sequence[np.ndarray]):
+    """Crops at the model's input size, each made when it is asked for: images in their own right.
+
+    Parameters
+    ----------
+    crops : Crops
+        The crops.
+    size : (int, int)
+        Height and width of the model's input, pixels.
+    interpolation : "bilinear" or "bicubic"
+        As in `stream_crops`.
+    """
+
+    def __init__(self, crops: Crops, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> None:
+        self.crops = crops
+        self.size = size
+        self.interpolation = interpolation
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override] # one image at a time
+        return _resize(self.crops[index], self.size, self.crops.layout, self.interpolation)
 
 
 def image_format(images: Any) -> tuple[tuple[int, ...], np.dtype]:
@@ -195,10 +248,10 @@ def stream_crops(
         image, corners = task
         return np.stack([_resize(crops._cut(image, *corner), size, crops.layout, interpolation) for corner in corners])
 
-    images = ahead(lambda i: np.asarray(crops.images[i]), range(len(crops.images)), threads)
+    images = ahead(lambda place: (np.asarray(crops.images[place[0]]), place[1]), crops.places(), threads)
     tasks = (
         (image, corners[start : start + _CHUNK])
-        for image, corners in zip(images, crops.corners, strict=True)
+        for image, corners in images
         for start in range(0, len(corners), _CHUNK)
     )
     return _rebatch(ahead(resized, tasks, threads, 2 * threads), batch_size)

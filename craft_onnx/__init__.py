@@ -14,6 +14,7 @@ _PUBLIC = {
     "load": "craft_onnx.runtime.model",
     "SplitModel": "craft_onnx.runtime.model",
     "Craft": "craft_onnx.concepts.craft",
+    "CraftManager": "craft_onnx.concepts.manager",
     "XPLIQUE": "craft_onnx.concepts.craft",
     "DisplayImportancesOrder": "craft_onnx.concepts.craft",
     "Explanation": "craft_onnx.concepts.explanation",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.concepts.extractor import ConceptExtractor
 from craft_onnx.concepts.halves import as_images, guess_layout
 from craft_onnx.concepts.importance import ranking
 from craft_onnx.concepts.pictures import displayed
+from craft_onnx.concepts.presence import PicturesOfConcepts, top_image_overlays
 from craft_onnx.concepts.views import XPLIQUE, DisplayImportancesOrder
 from craft_onnx.errors import InputError
 from craft_onnx.extras import require
@@ -29,14 +29,14 @@ CROPS_BESIDE_A_PICTURE = 6
 GLOBAL = DisplayImportancesOrder.GLOBAL
 
 
-class Craft(ConceptExtractor):
+class Craft(PicturesOfConcepts):
     """Concept extraction for one class of a model f = h(g(x)).
 
     Parameters
     ----------
     input_to_latent_model : SplitModel, Bundle, path or callable
-        A model with both halves, a bundle, an ONNX file of g, or g itself as a function of arrays; its activations
-        are not negative.
+        A model with both halves, a bundle, an ONNX file of g, or g itself: a function of arrays, or a PyTorch module,
+        which is run in evaluation mode where its parameters are. Its activations are not negative.
     latent_to_logit_model : path or callable, optional
         h, beside such a g.
     number_of_concepts : int
@@ -49,8 +49,9 @@ class Craft(ConceptExtractor):
         Where models loaded here run: "cpu" (default), "cuda", "cuda:1".
     random_state : int, optional
         Seed of everything random: crops, factorisation, designs.
-    crops : "grid" or "random"
-        Crops on a grid of stride int(0.8 * patch_size), or `crops_per_image` anywhere (as the paper has them).
+    crops : "grid", "random" or None
+        Crops on a grid of stride int(0.8 * patch_size), or `crops_per_image` anywhere (as the paper has them). None
+        factorises the activations of all positions of the whole images; patches around them stand for the crops.
     crops_per_image : int
         Number of random crops.
     interpolation : "bilinear" or "bicubic"
@@ -225,9 +226,36 @@ class Craft(ConceptExtractor):
         values = self.global_importance().values
         order = ranking(values)[:nb_most_important_concepts]
         self._print(order if verbose else [], values)
-        titles = [f"Concept {i}" if (label := self.labels()[i]) == str(i) else f"{i} {label}" for i in order]
+        titles = [self._title_of(i) for i in order]
         crops = [self.best_crops(i, nb_crops) for i in order]
         return _figures().concept_crops(crops, self.colours()[order], titles)
+
+    def plot_top_images(
+        self,
+        images: Any = None,
+        nb_images: int = 3,
+        nb_most_important_concepts: int | None = None,
+        filter_percentile: int = 80,
+        clip_percentile: float | None = 5,
+        alpha: float = 0.65,
+    ) -> "Figure":
+        """The images that show each concept most, with its map on them, the most important concept first.
+
+        Parameters
+        ----------
+        images : array (N, ...) or sequence of images, optional
+            Preprocessed images, by default those of `fit`.
+        nb_images : int
+            Images per concept, see `top_images`.
+        nb_most_important_concepts : int, optional
+            How many concepts to show, by default all.
+        filter_percentile, clip_percentile, alpha
+            As in `plot_concept_attribution_map`.
+        """
+        order = ranking(self.global_importance().values)[:nb_most_important_concepts]
+        shown = top_image_overlays(self, images, order, nb_images, filter_percentile, clip_percentile, alpha)
+        titles = [self._title_of(i) for i in order]
+        return _figures().concept_crops(shown, self.colours()[order], titles, cols=len(shown[0]), img_size=2.0)
 
     def plot_concept_attribution_legend(self, nb_most_important_concepts: int = 6, border_width: int = 5) -> "Figure":
         """The best crop of each of the most important concepts, framed in the concept's colour.
@@ -411,6 +439,10 @@ class Craft(ConceptExtractor):
             )
             for i in range(len(maps))
         ]  # fmt: skip  # arguments in the order of the signature
+
+    def _title_of(self, concept: int) -> str:
+        label = self.labels()[concept]
+        return f"Concept {concept}" if label == str(concept) else f"{concept} {label}"
 
     def _print(self, order: Any, values: Floats) -> None:
         for i in order:

@@ -24,6 +24,7 @@ from craft_onnx.concepts.importance import (
     sampled_importance,
 )
 from craft_onnx.concepts.pictures import StoredCrops, displayed
+from craft_onnx.concepts.positions import PositionCrops, best_rows, position_activations, position_crops
 from craft_onnx.concepts.views import Factorization, Reducer, Sensitivity
 from craft_onnx.description import Layout
 from craft_onnx.errors import InputError, NotFittedError
@@ -73,7 +74,7 @@ class ConceptExtractor:
         device: Any = None,
         *,
         random_state: int = 0,
-        crops: Literal["grid", "random"] = "grid",
+        crops: Literal["grid", "random"] | None = "grid",
         crops_per_image: int = 10,
         interpolation: Interpolation = "bilinear",
         alpha_W: float = 0.0,
@@ -252,7 +253,7 @@ class ConceptExtractor:
         """The crops (patch, patch, 3) uint8 RGB with the largest coefficients of a concept, the best first."""
         if isinstance(self.crops_, StoredCrops):
             return self.crops_.best(concept)[:count]
-        best = ranking(self.crops_u_[:, concept])[:count]
+        best = best_rows(self.crops_, self.crops_u_[:, concept])[:count]
         rule = self.halves_.preprocessing
         return [displayed(self.crops_[int(i)], self.layout_, rule) for i in best]
 
@@ -302,10 +303,18 @@ class ConceptExtractor:
             inputs=self.images_,
             class_id=self.class_id_,
             crops=self.crops_,
+            coeffs_u=self.coeffs_u_,
             reducer=reducer,
             crops_u=self.crops_u_,
             concept_bank_w=self.concept_bank_,
         )
+
+    @property
+    def coeffs_u_(self) -> Floats | None:
+        """Coefficients (N, H', W', k) of the images of the fit, where all their positions were factorised."""
+        if not isinstance(self.crops_, PositionCrops):
+            return None
+        return self.crops_u_.reshape(len(self.images_), *self.positions_, -1)
 
     @property
     def sensitivity(self) -> Sensitivity | None:
@@ -329,14 +338,18 @@ class ConceptExtractor:
         }
 
     def _cut(self, images: Any, layout: Layout) -> Crops:
+        if self.crops is None:
+            return position_crops(self, images, layout)
         if self.crops == "grid":
             return Crops.grid(images, self.patch_size, layout)
         if self.crops != "random":
-            raise InputError(f"There are no crops {self.crops!r}.", "Take 'grid' or 'random'.")
+            raise InputError(f"There are no crops {self.crops!r}.", "Take 'grid', 'random' or None.")
         return Crops.random(images, self.patch_size, layout, self.crops_per_image, self.random_state)
 
     def _pooled_activations(self, crops: Crops, layout: Layout) -> tuple[Floats, tuple[int, ...]]:
         """A (n_crops, p): activations averaged over positions, batch by batch; and the shape of the positions."""
+        if isinstance(crops, PositionCrops):
+            return position_activations(self, crops, layout)
         sides = np.shape(crops.images[0])
         size = self.halves_.size or (sides[1:] if layout == "NCHW" else sides[:2])
         batches = stream_crops(crops, size, self.halves_.batch(self.batch_size), interpolation=self.interpolation)

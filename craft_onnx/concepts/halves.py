@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.concepts.factorisation import AFTER_RELU
+from craft_onnx.concepts.torch_modules import array_function
 from craft_onnx.description import Layout, Preprocessing
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.batches import BATCH_SIZE, as_array, is_array, run_array
@@ -119,7 +120,8 @@ def find_halves(model: Any, h: Any = None, device: Any = None, data_format: str 
     Parameters
     ----------
     model : SplitModel, Bundle, path or callable
-        A model with both halves, the folder of a bundle, an ONNX file of g, or g itself.
+        A model with both halves, the folder of a bundle, an ONNX file of g, or g itself: a function of arrays or a
+        PyTorch module.
     h : path or callable, optional
         An ONNX file of h, or h itself, beside such a g.
     device : str, optional
@@ -233,7 +235,7 @@ def _of_split_model(model: "SplitModel") -> Halves:
 
 def _runnable(model: Any, device: Any) -> tuple[Callable[[Floats], Any], str]:
     if callable(model):
-        return model, "callable"
+        return array_function(model, device), "callable"
     from craft_onnx.runtime.sessions import Session
 
     session = Session(model, providers_of(device))

@@ -68,6 +68,8 @@ class Factorization:
         Coefficients of the crops.
     concept_bank_w : array (k, p)
         Concept bank.
+    coeffs_u : array (N, H', W', k), optional
+        Coefficients at all positions of the images, where no crops were cut.
     """
 
     inputs: Any
@@ -76,6 +78,7 @@ class Factorization:
     reducer: Reducer
     crops_u: Floats
     concept_bank_w: Floats
+    coeffs_u: Floats | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from craft_onnx.attribution.model import Cut, Differentiable, Progress, Rows, ba
 from craft_onnx.attribution.registry import Maps, method
 from craft_onnx.attribution.targets import Target
 from craft_onnx.attribution.upsample import upsampled
-from craft_onnx.errors import CraftWarning, InputError
+from craft_onnx.errors import CraftWarning
 from craft_onnx.runtime.batches import BATCH_SIZE
 
 Array = NDArray[Any]
@@ -35,7 +35,8 @@ def gradcam(
 ) -> Maps:
     """Channels at the cut, weighted with their mean gradients (Selvaraju et al. 2017, arXiv 1610.02391).
 
-    Equations 1 and 2.
+    Equations 1 and 2. A target of the activations, such as a concept, is differentiated where it is read: that needs
+    no gradient graph.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def gradcam(
     inputs : (n, ...) array
         Preprocessed pictures in the model's layout.
     targets : int, (n,) ints or Target, optional
-        What to explain, of the logits; the predicted class of each by default.
+        What to explain; the predicted class of each by default.
     relu : bool
         Keep what speaks for the target alone.
     upsample : bool
@@ -101,7 +102,8 @@ def reciprocam(
 ) -> Maps:
     """What the head says to each position of the feature map alone (Byun, Lee 2022, arXiv 2209.14074).
 
-    No gradient is needed: the head is evaluated once for every position, all others masked.
+    No gradient is needed: the head, or a target of the activations, is evaluated once for every position, all others
+    masked.
 
     Parameters
     ----------
@@ -110,11 +112,12 @@ def reciprocam(
     inputs : (n, ...) array
         Preprocessed pictures in the model's layout.
     targets : int, (n,) ints or Target, optional
-        What to explain, of the logits; the predicted class of each by default.
+        What to explain; the predicted class of each by default.
     gaussian : bool
         Leave the eight neighbours, fainter; else the position is alone.
     softmax : bool
-        Read the target from probabilities, as the paper does, rather than from logits.
+        Read the target from probabilities, as the paper does, rather than from logits; one of the activations is read
+        from these.
     normalise : bool
         Bring every map to 0..1, as the paper does.
     upsample : bool
@@ -129,7 +132,6 @@ def reciprocam(
     (n, H, W) array
         In 0..1, or in units of the target where it is not normalised.
     """
-    _require_logits(targets)
     found: list[Array] = []
     for rows in batches(len(inputs), batch_size, progress):
         values = _alone(model, inputs[rows], targets, rows, gaussian, softmax, batch_size)
@@ -148,18 +150,24 @@ def _cam(
     progress: Progress | None,
 ) -> Maps:
     """Sum of the channels with weights from activations and gradients (m, channels, h, w), (m, channels)."""
-    _require_logits(target)
     found: list[Array] = []
     for rows in batches(len(inputs), batch_size, progress):
         a = model.g(inputs[rows], len(rows))
-        logits, pullback = model.vjp_h(a)
         grid = _grid(model, a, inputs)
-        maps, gradients = grid.maps(a), grid.maps(pullback(target.cotangent(logits, rows)))
-        if not gradients.any():
+        maps, gradients = grid.maps(a), grid.maps(_derivative(model, a, target, rows))
+        if target.of == "logits" and not gradients.any():
             _warn_of_unread(model)
         found.append(np.einsum("nc,nchw->nhw", weigh(maps, gradients), maps))
     total = np.concatenate(found)
     return _sized(np.maximum(total, 0) if relu else total, model, inputs, upsample)
+
+
+def _derivative(model: Differentiable, a: Array, target: Target, rows: Rows) -> Array:
+    """Of the target with respect to the activations."""
+    if target.of == "activations":
+        return target.cotangent(a, rows)
+    logits, pullback = model.vjp_h(a)
+    return pullback(target.cotangent(logits, rows))
 
 
 def _mean_gradient(maps: Array, gradients: Array) -> Array:
@@ -178,12 +186,19 @@ def _alone(model: Cut, x: Array, target: Target, rows: Rows, gaussian: bool, sof
     a = model.g(x, len(x))
     grid = _grid(model, a, x)
     masks = _masks(grid.height, grid.width, gaussian)
-    logits = model.h(_masked(a, masks, grid, batch_size), batch_size)
-    read = _softmax(logits) if softmax else logits
-    values = target.value(read, np.repeat(rows, len(masks))).reshape(len(x), grid.height, grid.width)
+    masked, stems = _masked(a, masks, grid, batch_size), np.repeat(rows, len(masks))
+    if target.of == "activations":
+        parts = [target.value(some, part) for some, part in zip(masked, _parts(stems, batch_size), strict=True)]
+        return np.concatenate(parts).reshape(len(x), grid.height, grid.width)
+    logits = model.h(masked, batch_size)
+    values = target.value(_softmax(logits) if softmax else logits, stems).reshape(len(x), grid.height, grid.width)
     if (np.ptp(values, axis=(1, 2)) == 0).all():
         _warn_of_unread(model)
     return values
+
+
+def _parts(rows: Rows, size: int) -> list[Rows]:
+    return [rows[numbers] for numbers in batches(len(rows), size)]
 
 
 def _masked(a: Array, masks: Array, grid: Grid, batch_size: int) -> Iterator[Array]:
@@ -233,10 +248,3 @@ def _warn_of_unread(model: Cut) -> None:
         CraftWarning,
         stacklevel=2,
     )
-
-
-def _require_logits(target: Target) -> None:
-    if target.of != "logits":
-        raise InputError(
-            f"A map at the cut explains logits, not {target.of}.", "Give a target of the logits, or another method."
-        )

@@ -72,16 +72,19 @@ class Method:
     ) -> tuple[Maps, NDArray[np.float64] | None]:
         """Maps, and where the method is complete what each misses of its promise, relative to the change."""
         model, x = as_model(model), as_inputs(inputs)
-        self._check(model, options)
+        self._check(model, targets, options)
         target = resolved(model, x, targets, options.get("batch_size", BATCH_SIZE))
         taken = {name: value for name, value in options.items() if name in self.options}
         result = self.function(model, x, target, **taken)
         return result if self.complete else (result, None)
 
-    def _check(self, model: Any, options: dict[str, Any]) -> None:
-        attributes, remedy = NEEDED[self.needs]
+    def _check(self, model: Any, targets: Any, options: dict[str, Any]) -> None:
+        # A target of the activations is differentiated there by itself.
+        at_the_cut = self.needs == "gradients at a cut" and getattr(targets, "of", None) == "activations"
+        needs = "cut" if at_the_cut else self.needs
+        attributes, remedy = NEEDED[needs]
         if not all(hasattr(model, name) for name in attributes):
-            raise InputError(f"{self.name} needs {self.needs}, which a {type(model).__name__} has not.", remedy)
+            raise InputError(f"{self.name} needs {needs}, which a {type(model).__name__} has not.", remedy)
         if unknown := sorted(options.keys() - self.options.keys() - set(COMMON)):
             own = ", ".join(name for name in self.options if name not in COMMON)
             raise InputError(f"{self.name} has no option {unknown[0]!r}.", f"It has {own or 'none of its own'}.")

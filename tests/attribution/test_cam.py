@@ -77,10 +77,37 @@ def test_channels_last_makes_no_difference(model, channels_last, inputs, method)
     np.testing.assert_allclose(method(channels_last, pictures, CLASSES), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_target_of_the_activations_is_differentiated_where_it_is_read(model, inputs):
+    """The mean of a channel: its derivative is 1 / positions, in that channel alone."""
+    channels = [0, 3, 5, 7, 2]
+    a = model.g(inputs)[np.arange(5), channels].astype(np.float64)
+    share = 1 / a[0].size
+    options = {"upsample": False, "batch_size": 2}
+    # Convolutions of other batches round otherwise: 1e-7 of activations of 1, over 36 positions.
+    np.testing.assert_allclose(gradcam(model, inputs, Channel(channels), **options), share * a, rtol=1e-6, atol=1e-8)
+    total = a.sum(axis=(1, 2), keepdims=True)
+    weight = a[0].size * share * share**2 / (2 * share**2 + total * share**3)
+    np.testing.assert_allclose(gradcam_pp(model, inputs, Channel(channels), **options), weight * a, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_reciprocam_of_a_channel_is_the_channel(model, inputs, batch_size):
+    options = {"gaussian": False, "normalise": False, "upsample": False, "batch_size": batch_size}
+    a = model.g(inputs)[np.arange(5), [0, 3, 5, 7, 2]]
+    found = reciprocam(model, inputs, Channel([0, 3, 5, 7, 2]), **options)
+    np.testing.assert_allclose(found, a / a[0].size, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize("method", [gradcam, gradcam_pp, reciprocam])
-def test_the_target_is_of_the_logits(model, inputs, method):
-    with pytest.raises(InputError, match="explains logits, not activations"):
-        method(model, inputs, Channel(0))
+def test_a_target_of_the_activations_needs_no_gradient_graph(model, inputs, method):
+    class Plain:
+        layout, cut = model.layout, model.cut
+        predict, g, h = model.predict, model.g, model.h
+
+    np.testing.assert_array_equal(method(Plain(), inputs, Channel(1)), method(model, inputs, Channel(1)))
+    if method is not reciprocam:
+        with pytest.raises(InputError, match="needs gradients at a cut"):
+            method(Plain(), inputs, 1)
 
 
 class Tokens:

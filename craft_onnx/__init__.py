@@ -17,6 +17,8 @@ _PUBLIC = {
     "CraftManager": "craft_onnx.concepts.manager",
     "XPLIQUE": "craft_onnx.concepts.craft",
     "DisplayImportancesOrder": "craft_onnx.concepts.craft",
+    "Cav": "craft_onnx.concepts.cav",
+    "Tcav": "craft_onnx.concepts.cav",
     "Explanation": "craft_onnx.concepts.explanation",
     "attribute": "craft_onnx.attribution.attribute",
     "Attribution": "craft_onnx.attribution.attribute",

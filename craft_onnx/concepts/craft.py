@@ -1,11 +1,14 @@
 """Craft: the concepts a model uses for a class, how much each matters, and where each is (Fel et al., CVPR 2023)."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.concepts.evaluation import EvaluatedConcepts
 from craft_onnx.concepts.halves import as_images, guess_layout
 from craft_onnx.concepts.importance import ranking
 from craft_onnx.concepts.pictures import displayed
@@ -17,8 +20,11 @@ from craft_onnx.extras import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from craft_onnx.concepts.attributions import ConceptAttribution
     from craft_onnx.concepts.explanation import Explanation
+    from craft_onnx.concepts.head import ConceptHead
     from craft_onnx.runtime.bundle import Bundle
+    from craft_onnx.runtime.segment import Segment
 
 __all__ = ["XPLIQUE", "Craft", "DisplayImportancesOrder"]
 
@@ -29,7 +35,7 @@ CROPS_BESIDE_A_PICTURE = 6
 GLOBAL = DisplayImportancesOrder.GLOBAL
 
 
-class Craft(PicturesOfConcepts):
+class Craft(EvaluatedConcepts, PicturesOfConcepts):
     """Concept extraction for one class of a model f = h(g(x)).
 
     Parameters
@@ -86,6 +92,10 @@ class Craft(PicturesOfConcepts):
         W, U and the evidence: relative error, KKT residual, iterations, convergence.
     importance_ : Importance or None
         Global importances with intervals and signed contributions, after `estimate_importance()`.
+    parent_ : Parent or None
+        Of sub-concepts, the `craft` and the `concept` that was decomposed, and the `quantile` of its crops.
+    parent_importance_ : Importance or None
+        Of sub-concepts for that concept, after `estimate_parent_importance()`.
     names_ : dict of int to str
         Names of concepts.
     class_id_, images_ : int, sequence
@@ -152,6 +162,110 @@ class Craft(PicturesOfConcepts):
 
         save_concepts(self, bundle)
 
+    def decompose(
+        self,
+        concept: int,
+        at: Any,
+        number_of_concepts: int = 5,
+        quantile: float = 0.9,
+        *,
+        images: Any = None,
+        segment: Any = None,
+    ) -> "Craft":
+        """Find what a concept is made of: the concepts of an earlier layer in the crops where it is strongest.
+
+        Parameters
+        ----------
+        concept : int
+            Number of the concept.
+        at : str or callable
+            Name of an earlier cut of the bundle (of an ONNX file any earlier layer); or, as a function, images to
+            activations there.
+        number_of_concepts : int
+            How many sub-concepts to find.
+        quantile : float
+            The crops whose coefficient is at or above this quantile (`numpy.quantile`, linear) are factorised.
+        images : array (N, ...) or sequence of images, optional
+            Preprocessed; needed where the concepts were loaded, whose crops are not stored. By default those of `fit`.
+        segment : callable, optional
+            Beside a callable `at`: from the activations there to those of these concepts; importances need it.
+
+        Returns
+        -------
+        Craft
+            Fitted to those crops, with this one as its parent; it can be decomposed again.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        InputError
+            If there is no such concept or cut, the cut is no earlier one, or there are fewer crops than concepts.
+        """
+        from craft_onnx.concepts.recursion import decompose
+
+        return decompose(self, concept, at, number_of_concepts, quantile, images, segment)
+
+    @property
+    def children(self) -> "list[Craft]":
+        """The sub-concepts of those concepts that were decomposed, a Craft each."""
+        from craft_onnx.concepts.recursion import children_of
+
+        self.check_if_fitted()
+        return children_of(self)
+
+    def estimate_parent_importance(
+        self, inputs: Any = None, nb_design: int | None = None, *, tol: float | None = None
+    ) -> NDArray[np.float64]:
+        """Total Sobol indices of sub-concepts for the coefficient of the concept they are part of.
+
+        That coefficient is the least squares solution for the activations which the reconstruction from sub-concepts
+        leads to at the parent's layer, averaged over positions.
+
+        Parameters
+        ----------
+        inputs : array (N, ...) or sequence of images, optional
+            Images to compute them on; by default the crops of the fit, for the importances that are kept in
+            `parent_importance_`.
+        nb_design : int, optional
+            Points of a design, where they are sampled; by default that of the constructor.
+        tol : float, optional
+            As in `estimate_importance`.
+
+        Returns
+        -------
+        array (k,)
+            Mean over the images.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        InputError
+            If these concepts have no parent, or what lies between the layers is not known.
+        """
+        from craft_onnx.concepts.recursion import estimate_parent_importance
+
+        self.check_if_fitted()
+        importance = estimate_parent_importance(self, inputs, nb_design, tol)
+        if inputs is None:
+            self.parent_importance_ = importance
+        return importance.values
+
+    @cached_property
+    def segment_(self) -> "Segment":
+        """What lies between the layer of sub-concepts and that of their parent."""
+        from craft_onnx.concepts.recursion import segment_of
+
+        return segment_of(self)
+
+    @cached_property
+    def parent_head_(self) -> "ConceptHead":
+        """The coefficient of the parent concept as a function of those of its sub-concepts."""
+        from craft_onnx.concepts.recursion import parent_head
+
+        return parent_head(self)
+
     def explain(self, pictures: Any) -> "list[Explanation]":
         """Explain pictures: what is predicted, by which concepts, and where they are.
 
@@ -168,6 +282,46 @@ class Craft(PicturesOfConcepts):
         from craft_onnx.concepts.explanation import explain
 
         return explain(self, pictures)
+
+    def attribute(
+        self,
+        images: Any,
+        concepts: int | Sequence[int] | None = None,
+        method: str = "integrated_gradients",
+        **options: Any,
+    ) -> "ConceptAttribution":
+        """Which pixels the concepts lie on, by any attribution method (ingredient 3 of the paper).
+
+        The target of a concept is the mean of `transform(images)[..., k]` over the positions. White-box methods go
+        through the closed form of its derivative and the gradient graph of g, all concepts on one forward pass where
+        it fits in a batch; black-box methods solve for the coefficients again, once for all concepts.
+
+        Parameters
+        ----------
+        images : array (N, ...) or sequence of images
+            Preprocessed.
+        concepts : int or sequence of int, optional
+            Which concepts, by default all.
+        method : str
+            One of `craft_onnx.attribution.registry.methods()`.
+        **options
+            Of the method; and `seed`, `batch_size` (by default that of the constructor) and `progress`.
+
+        Returns
+        -------
+        ConceptAttribution
+            `.maps` (N, K, H, W), `.values` (N, K), `.residual`, `.provider`, `.concepts`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        InputError
+            If there is no such concept, method or option, or the model has no gradients for the method.
+        """
+        from craft_onnx.concepts.attributions import attribute_concepts
+
+        return attribute_concepts(self, images, concepts, method, **options)
 
     def summary(self) -> dict[str, Any]:
         """Concepts, importances and evidence, as a dictionary of JSON values."""

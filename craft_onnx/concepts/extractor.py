@@ -3,14 +3,22 @@
 import inspect
 from collections.abc import Iterator
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.attribution.total_indices import Estimator, Sampler
 from craft_onnx.concepts.evidence import versions
-from craft_onnx.concepts.factorisation import Encoder, Factorisation, check_activations, check_number, encode, factorise
+from craft_onnx.concepts.factorisation import (
+    Encoder,
+    Factorisation,
+    check_activations,
+    check_number,
+    encode,
+    factorise,
+    pool,
+)
 from craft_onnx.concepts.halves import Halves, as_images, batches_of, check_axes, find_halves
 from craft_onnx.concepts.head import ConceptHead, ProvenHead, folded_head
 from craft_onnx.concepts.importance import (
@@ -30,6 +38,10 @@ from craft_onnx.description import Layout
 from craft_onnx.errors import InputError, NotFittedError
 from craft_onnx.runtime.batches import as_array
 from craft_onnx.runtime.crops import Crops, Interpolation, stream_crops
+
+if TYPE_CHECKING:
+    from craft_onnx.concepts.craft import Craft
+    from craft_onnx.concepts.recursion import Parent
 
 Floats = NDArray[np.floating]
 
@@ -58,6 +70,9 @@ class ConceptExtractor:
     crops_u_: Floats
     concept_bank_: Floats
     importance_: Importance | None
+    parent_: "Parent | None"
+    parent_importance_: Importance | None
+    children_: "list[Craft] | None"
     names_: dict[int, str]
     designs_: NDArray[np.float32] | None
     points_: int
@@ -213,7 +228,7 @@ class ConceptExtractor:
         if self.images_ is None:
             raise InputError("The images of the fit are not stored with it.", "Give images, for local importances.")
         u = self._coefficients(self.images_, self.head_)
-        importance, points = refined(lambda n: self._global_importance(u, self._sampling(n)), points, tol)
+        importance, points = refined(lambda n: self._importance_by(self.head_, u, self._sampling(n)), points, tol)
         self.importance_, self.points_ = importance, points
         return importance.values
 
@@ -337,6 +352,11 @@ class ConceptExtractor:
             "versions": versions(),
         }
 
+    def input_size(self, crops: Crops, layout: Layout) -> tuple[int, int]:
+        """Height and width of the model's input, pixels; of the images where any size goes."""
+        sides = np.shape(crops.images[0])
+        return self.halves_.size or (sides[1:] if layout == "NCHW" else sides[:2])
+
     def _cut(self, images: Any, layout: Layout) -> Crops:
         if self.crops is None:
             return position_crops(self, images, layout)
@@ -350,17 +370,16 @@ class ConceptExtractor:
         """A (n_crops, p): activations averaged over positions, batch by batch; and the shape of the positions."""
         if isinstance(crops, PositionCrops):
             return position_activations(self, crops, layout)
-        sides = np.shape(crops.images[0])
-        size = self.halves_.size or (sides[1:] if layout == "NCHW" else sides[:2])
+        size = self.input_size(crops, layout)
         batches = stream_crops(crops, size, self.halves_.batch(self.batch_size), interpolation=self.interpolation)
-        pooled, positions = np.empty((0, 0), np.float32), ()
+        rows, positions = np.empty((0, 0), np.float32), ()
         row = 0
         for a in self._checked(self.halves_.activations(batches, layout)):
             if not row:
-                pooled, positions = np.empty((len(crops), a.shape[-1]), a.dtype), a.shape[1:-1]
-            pooled[row : row + len(a)] = a.mean(axis=tuple(range(1, a.ndim - 1))) if a.ndim > 2 else a
+                rows, positions = np.empty((len(crops), a.shape[-1]), a.dtype), a.shape[1:-1]
+            rows[row : row + len(a)] = pool(a)
             row += len(a)
-        return pooled, positions
+        return rows, positions
 
     def _factorised(self, pooled: Floats, number_of_concepts: int, seed: int | None = None) -> Factorisation:
         """W and U of pooled activations, with the settings of the constructor."""
@@ -413,10 +432,10 @@ class ConceptExtractor:
     def _sampling(self, nb_design: int) -> Sampling:
         return Sampling(self.sampler, self.estimator, nb_design, self.random_state)
 
-    def _global_importance(self, u: Floats, sampling: Sampling) -> Importance:
-        if self.exact and self.head_.linear:
-            return linear_importance(self.head_, u)
-        return sampled_importance(self.head_, u, sampling)
+    def _importance_by(self, head: ConceptHead, u: Floats, sampling: Sampling) -> Importance:
+        if self.exact and head.linear:
+            return linear_importance(head, u)
+        return sampled_importance(head, u, sampling)
 
     def _set_fitted(self, images: Any, class_id: int, layout: Layout, crops: Any, found: Factorisation) -> None:
         self.__dict__.pop("head_", None)
@@ -430,6 +449,9 @@ class ConceptExtractor:
         self.crops_u_ = found.u
         self.concept_bank_ = found.w
         self.importance_ = None
+        self.parent_, self.parent_importance_, self.children_ = None, None, []
+        for made in ("segment_", "parent_head_"):
+            self.__dict__.pop(made, None)
         self.names_ = {}
         self.designs_ = None
         self.points_ = self.nb_design

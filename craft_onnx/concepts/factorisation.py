@@ -182,6 +182,11 @@ def check_number(number_of_concepts: int, shape: tuple[int | None, ...]) -> None
         )
 
 
+def pool(activations: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Activations (n, ..., p) averaged over positions: (n, p)."""
+    return activations.mean(axis=tuple(range(1, activations.ndim - 1))) if activations.ndim > 2 else activations
+
+
 def _scale(a: NDArray[np.floating]) -> float:
     mean = float(a.mean(dtype=np.float64))
     if mean == 0:

@@ -35,6 +35,27 @@ def split(model: ir.Model, tensor: str) -> tuple[ir.Model, ir.Model]:
     return _first_half(shaped.clone(), tensor), _second_half(shaped, tensor)
 
 
+def segment(h: ir.Model, tensor: str) -> ir.Model:
+    """The part of a second half up to a later cut, so that segment(g'(x)) = g(x).
+
+    Parameters
+    ----------
+    h : onnx_ir.Model
+        From the activations at the earlier cut to the logits; is not changed.
+    tensor : str
+        Name of the later cut.
+
+    Raises
+    ------
+    InputError
+        If it does not come behind the earlier cut.
+    """
+    start = image_input(h).name
+    if all(value.name != tensor for node in h.graph for value in node.outputs):
+        raise InputError(f"{tensor!r} does not come behind {start!r} in the model.", "Take an earlier cut.")
+    return _first_half(with_shapes(h).clone(), tensor)
+
+
 def _first_half(model: ir.Model, tensor: str) -> ir.Model:
     model.graph.outputs[:] = [_find(model, tensor)]
     return _named(without_unused(model), "g")

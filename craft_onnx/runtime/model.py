@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from craft_onnx.runtime.bundle import Bundle
 from craft_onnx.runtime.manifest import Manifest
 from craft_onnx.runtime.pullback import OF, Chain, Pair, Pullback
 from craft_onnx.runtime.sessions import Providers, Session, require_providers
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Array = NDArray[Any]
 GRADIENT_RULES = "gradient"
@@ -88,6 +91,7 @@ class SplitModel:
         self._sessions: dict[str, Session] = {}
         self._chains: dict[tuple[str, ...], Chain] = {}
         self._lock = threading.RLock()
+        self._kept: SplitModel | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -128,6 +132,18 @@ class SplitModel:
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes, where they are known."""
         return self.manifest.output.names
+
+    def at(self, cut: str) -> "SplitModel":
+        """The same model at another cut of its bundle, run where this one is; InputError if it has no such cut."""
+        other = SplitModel(self.bundle, self._providers, self._threads, cut)
+        other._kept = self  # with which a temporary bundle goes
+        return other
+
+    def session_of(self, graph: "ir.Model") -> Session:
+        """A session of a graph in memory, run where this model is; this needs the extra `build`."""
+        from craft_onnx.runtime.proof import session_of
+
+        return session_of(graph, self._threads, self._providers)
 
     def session(self, role: str) -> Session:
         """The session of a graph at this cut ("g", "h", ...), or of the whole "model"; loaded once.

@@ -76,7 +76,7 @@ def position_crops(craft: "ConceptExtractor", images: Any, layout: Layout) -> Po
     InputError
         If the activations are no feature maps.
     """
-    activations = next(craft.halves_.activations(batches_of(images[:1], 1), layout))
+    activations = next(craft.halves_.activations(batches_of([images[0]], 1), layout))
     if activations.ndim != 4:
         raise InputError(
             f"Activations of shape {activations.shape} have no positions in a picture.",

@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from craft_onnx.concepts.craft import XPLIQUE, Craft, DisplayImportancesOrder
+from craft_onnx.concepts.craft import XPLIQUE, Craft
 from craft_onnx.concepts.nnls import nnls
 from craft_onnx.errors import InputError, NotFittedError
 from craft_onnx.runtime.bundle import create_bundle
@@ -277,39 +277,6 @@ def test_the_constructor_only_assigns():
     arguments = {name: object() for name in list(inspect.signature(Craft.__init__).parameters)[1:]}
     craft = Craft(**arguments)
     assert vars(craft) == arguments == craft.get_params()
-
-
-SIGNATURES = {
-    "__init__": "input_to_latent_model, latent_to_logit_model, number_of_concepts=20, batch_size=64, "
-    "patch_size=64, device",
-    "fit": "inputs, class_id=0",
-    "transform": "inputs, activations=None",
-    "estimate_importance": "inputs=None, nb_design=256",
-    "plot_concepts_importances": "importances=None, display_importance_order=GLOBAL, "
-    "nb_most_important_concepts=None, verbose=False",
-    "plot_concepts_crops": "nb_crops=10, nb_most_important_concepts=None, verbose=False",
-    "plot_concept_attribution_legend": "nb_most_important_concepts=6, border_width=5",
-    "plot_concept_attribution_map": "image, most_important_concepts, nb_most_important_concepts=5, "
-    "filter_percentile=90, clip_percentile=10, alpha=0.65",
-    "plot_concept_attribution_maps": "images, importances=None, nb_most_important_concepts=5, filter_percentile=90, "
-    "clip_percentile=10.0, alpha=0.65, cols=5, img_size=2.0",
-    "plot_image_concepts": "img, display_importance_order=GLOBAL, nb_most_important_concepts=5, filter_percentile=90, "
-    "clip_percentile=10, alpha=0.65, filepath=None",
-    "compute_subplots_layout_parameters": "images, cols=5, img_size=2.0, margin=0.3, spacing=0.3",
-    "check_if_fitted": "",
-}
-
-
-@pytest.mark.parametrize("method", list(SIGNATURES))
-def test_signatures_are_xpliques(method):
-    """Names, order and defaults as documented; those without a default here are required, or have one of ours."""
-    found = list(inspect.signature(getattr(Craft, method)).parameters.values())
-    found = [parameter for parameter in found if parameter.name != "self"]
-    expected = [part.partition("=") for part in SIGNATURES[method].split(", ") if part]
-    assert [parameter.name for parameter in found][: len(expected)] == [name for name, _, _ in expected]
-    for parameter, (_, _, default) in zip(found, expected, strict=False):
-        values = {"GLOBAL": DisplayImportancesOrder.GLOBAL, "None": None, "False": False}
-        assert not default or parameter.default == (values[default] if default in values else float(default))
 
 
 def test_nb_design_of_the_call_comes_first(fitted, images, halves):

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from craft_onnx.concepts.craft import Craft
+from craft_onnx.concepts.torch_modules import array_function
+from craft_onnx.errors import InputError
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Dropout(0.5)]
+    made = torch.nn.Sequential(*layers).train()
+    made[1].running_mean += torch.linspace(-0.5, 0.5, 8)
+    return made
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((6, 3, 12, 10), np.float32)
+
+
+def test_modules_in_training_mode_run_in_evaluation_mode_and_stay_as_they_were(module, images):
+    module[3].eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = array_function(module)(images)
+    assert [each.training for each in module] == [True, True, True, False] and module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    with torch.no_grad():
+        expected = module.eval()(torch.tensor(images)).numpy()
+    assert isinstance(found, np.ndarray) and np.array_equal(found, expected)
+    # A row does not change with the others, which training mode would let it.
+    assert np.allclose(array_function(module.train())(images[2:3])[0], expected[2], atol=1e-6)
+
+
+def test_methods_of_modules_are_modules(images):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 4, 1)
+
+        def features(self, x):
+            return self.layer(x).abs()
+
+        def head(self, a):
+            return a.mean(dim=(2, 3))
+
+    torch.manual_seed(1)
+    net = Net()
+    craft = Craft(net.features, net.head, number_of_concepts=2, patch_size=6)
+    craft.fit(torch.tensor(images), class_id=1)
+    assert craft.estimate_importance().sum() == pytest.approx(1, abs=0.05)  # h is linear
+    assert craft.transform(torch.tensor(images[0])).shape == (1, 12, 10, 2)
+
+
+def test_precision_and_place_are_those_of_the_parameters(module, images):
+    assert array_function(module.double())(images).dtype == np.float64
+    assert array_function(module.double(), device=torch.device("cpu"))(images[:1]).shape == (1, 8, 10, 8)
+    with pytest.raises(InputError, match=r"on cpu, device='cuda:0' was asked for.*module\.to\('cuda:0'\)"):
+        array_function(module, device=torch.device("cuda", 0))
+    without = torch.nn.Flatten()
+    assert array_function(without, device="cuda")(images).shape == (6, 360)
+
+
+def test_other_callables_are_left_alone():
+    assert array_function(len) is len
+    kept = np.maximum.reduce
+    assert array_function(kept) is kept

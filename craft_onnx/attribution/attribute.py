@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.attribution.model import Progress, as_inputs, as_model, resolved, tensor
-from craft_onnx.attribution.registry import COMMON, Maps, find_method
+from craft_onnx.attribution.registry import COMMON, Maps, Method, find_method
 from craft_onnx.runtime.batches import BATCH_SIZE
 
 
@@ -102,9 +102,14 @@ def attribute(
     target = resolved(model, x, targets, batch_size)
     maps, residual = chosen.run(model, x, target, seed=seed, batch_size=batch_size, progress=progress, **options)
     values = target.value(tensor(model, target.of, x, batch_size), np.arange(len(x)))
-    defaults = {name: value for name, value in chosen.options.items() if name not in COMMON}
-    own = {name: value for name, value in options.items() if name in defaults}
-    return Attribution(maps, method, values, residual, getattr(model, "provider", None), seed, defaults | own)
+    provider = getattr(model, "provider", None)
+    return Attribution(maps, method, values, residual, provider, seed, with_defaults(chosen, options))
+
+
+def with_defaults(method: Method, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a method that are its own, those that were not given with their defaults."""
+    defaults = {name: value for name, value in method.options.items() if name not in COMMON}
+    return defaults | {name: value for name, value in options.items() if name in defaults}
 
 
 def _plain(value: Any) -> Any:

@@ -66,8 +66,15 @@ class ConceptTarget:
         """U (m, positions, k) of activations (m, ...)."""
         activations = np.moveaxis(y, self.channel_axis, -1)
         a = np.ascontiguousarray(activations).reshape(-1, activations.shape[-1])
-        u = nnls(a, self.concept_bank, self.ridge) if self.encode is None else self.encode(a)
-        return np.asarray(u, np.float64).reshape(len(y), -1, len(self.concept_bank))
+        u = self._exact(a) if self.encode is None else np.asarray(self.encode(a), np.float64)
+        return u.reshape(len(y), -1, len(self.concept_bank))
+
+    def _exact(self, a: Array) -> NDArray[np.float64]:
+        """By non-negative least squares; rows of zeros, most of those that ReciproCAM masks, are not solved for."""
+        u = np.zeros((len(a), len(self.concept_bank)))
+        felt = a.any(axis=1)
+        u[felt] = nnls(a[felt], self.concept_bank, self.ridge)
+        return u
 
     def _chosen(self, rows: Rows) -> Rows:
         chosen = of_rows(self.concepts, rows, "concept")

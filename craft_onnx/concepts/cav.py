@@ -93,8 +93,8 @@ class Cav:
             If there are fewer than two examples of either kind, or they are not told apart at all.
         """
         halves = find_halves(self.model)
-        examples = [features(halves, images, self.batch_size, self.pooled) for images in (positives, negatives)]
-        self.vector_, self.accuracy_ = separate(*examples, self.classifier, self.test_fraction, self.random_state)
+        found, others = (features(halves, images, self.batch_size, self.pooled) for images in (positives, negatives))
+        self.vector_, self.accuracy_ = separate(found, others, self.classifier, self.test_fraction, self.random_state)
         return self.vector_
 
 

@@ -1,7 +1,7 @@
 """How far concepts can be trusted: fidelity, stability, their number, and TCAV, as methods of `craft_onnx.Craft`."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from craft_onnx.concepts.surf import Surf
 
 Floats = NDArray[np.floating]
-RANKINGS = ("sobol", "contribution", "random")
+RANKINGS: tuple[Literal["sobol", "contribution", "random"], ...] = ("sobol", "contribution", "random")
 
 
 class EvaluatedConcepts(ConceptExtractor):

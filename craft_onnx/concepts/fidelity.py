@@ -167,6 +167,13 @@ def _by_tcav(craft: "EvaluatedConcepts", images: Any) -> Orders:
     return np.lexsort((found.derivatives.mean(axis=0), found.scores))[::-1]
 
 
+_NAMES = {
+    "sobol": "Sobol",
+    "contribution": "contribution",
+    "gradient_input": "gradient x input",
+    "tcav": "TCAV",
+    "random": "random",
+}
 _SCORES: dict[str, Callable[["EvaluatedConcepts", Any], Orders]] = {
     "sobol": lambda craft, _: descending(craft.global_importance().values),
     "contribution": lambda craft, _: descending(craft.global_importance().contributions),
@@ -190,6 +197,6 @@ def named_curves(
         seeds = range(seed, seed + repeats) if isinstance(ranking, str) and ranking == "random" else [seed]
         orders = [order_of(craft, ranking, images, each) for each in seeds]
         means = [concept_curve(craft.head_, u, order, inserted, craft.exact).mean for order in orders]
-        name = ranking.replace("_", " x ") if isinstance(ranking, str) else "given order"
+        name = _NAMES[ranking] if isinstance(ranking, str) else f"order {len(curves) + 1}"
         curves[name] = np.mean(means, axis=0)
     return curves

@@ -192,7 +192,7 @@ def named_curves(
     repeats: int = 10,
 ) -> dict[str, Array]:
     """The mean curve (k + 1,) of each ranking, by its name; of "random", the mean over several orders."""
-    curves = {}
+    curves: dict[str, Array] = {}
     for ranking in rankings:
         seeds = range(seed, seed + repeats) if isinstance(ranking, str) and ranking == "random" else [seed]
         orders = [order_of(craft, ranking, images, each) for each in seeds]

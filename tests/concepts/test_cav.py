@@ -75,6 +75,7 @@ def analytic(weights, activations, class_id):
 
 
 def test_tcav_of_an_analytic_head(model, images, weights):
+    images = images * np.linspace(-3, 3, len(images), dtype=np.float32)[:, None, None, None]  # not all ReLUs agree
     gradients = analytic(weights, model.g(images), 2)
     tcav = Tcav(model, batch_size=5)
     mean = gradients.mean(axis=0) / np.linalg.norm(gradients.mean(axis=0))

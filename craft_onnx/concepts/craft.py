@@ -118,6 +118,8 @@ class Craft(EvaluatedConcepts, PicturesOfConcepts):
         cut: str | None = None,
         providers: Any = "cpu",
         threads: int | None = None,
+        *,
+        parent: Any = None,
     ) -> "Craft":
         """Concepts of a class from a bundle; needs no more than running the model does.
 
@@ -133,18 +135,24 @@ class Craft(EvaluatedConcepts, PicturesOfConcepts):
             Where to run the model.
         threads : int, optional
             Threads inside an operator on the CPU; all cores by default.
+        parent : int or sequence, optional
+            For sub-concepts, the number of the concept that was decomposed; further down those from the class on, such
+            as (3, 0). The name of a cut may stand before a number: ("layer4", 3).
 
         Raises
         ------
         InputError
-            If the bundle has no such concepts, or they are damaged.
+            If the bundle has no such concepts (it says which it has), or they are damaged.
         """
         from craft_onnx.concepts.store import load_concepts
 
-        return load_concepts(cls, bundle, class_id, cut, providers, threads)
+        return load_concepts(cls, bundle, class_id, cut, parent, providers, threads)
 
     def save(self, bundle: "str | Path | Bundle | None" = None) -> None:
         """Store the concepts in the bundle they were fitted on; those of the same class and cut are replaced.
+
+        Sub-concepts are stored below their parent, which is stored first where it is not yet. Where other concepts take
+        a parent's place, its sub-concepts go with it.
 
         Parameters
         ----------

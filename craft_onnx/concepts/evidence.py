@@ -55,9 +55,11 @@ def summary(craft: "ConceptExtractor") -> dict[str, Any]:
                 "importance": float(importance.values[i]),
                 "interval": None if intervals is None else intervals[i].tolist(),
                 "contribution": float(importance.contributions[i]),
+                **_for_parent(craft, int(i)),
             }
             for i in importance.values.argsort()[::-1]
         ],
+        "parent": _parent(craft),
         "importances_exact": importance.exact,
         "bias": importance.bias,
         "relative_error": found.relative_error,
@@ -66,4 +68,31 @@ def summary(craft: "ConceptExtractor") -> dict[str, Any]:
         "converged": found.converged,
         **craft.evidence_,
         "provenance": provenance(craft),
+    }
+
+
+def _parent(craft: "ConceptExtractor") -> dict[str, Any] | None:
+    """What sub-concepts are part of, None for the concepts of a class."""
+    parent = craft.parent_
+    if parent is None:
+        return None
+    model = parent.craft.halves_.model
+    return {
+        "concept": parent.concept,
+        "name": parent.craft.labels()[parent.concept],
+        "cut": model.cut.name if model else None,
+        "quantile": parent.quantile,
+        "parent": _parent(parent.craft),
+    }
+
+
+def _for_parent(craft: "ConceptExtractor", concept: int) -> dict[str, Any]:
+    """The importance of a sub-concept for its parent, where it is known."""
+    known = craft.parent_importance_
+    if known is None:
+        return {}
+    return {
+        "parent_importance": float(known.values[concept]),
+        "parent_interval": None if known.intervals is None else known.intervals[concept].tolist(),
+        "parent_contribution": float(known.contributions[concept]),
     }

@@ -121,7 +121,7 @@ def strongest(u: Floats, quantile: float, concept: int = 0) -> NDArray[np.intp]:
     least = np.quantile(u, quantile)
     if least == 0 and quantile > 0:
         warnings.warn(
-            f"Concept {concept} is in {present} of {len(u)} crops: the quantile {quantile:g} is 0, all crops are taken.\n"
+            f"Concept {concept} is in {present} of {len(u)} crops: the quantile {quantile:g} is 0, all are taken.\n"
             f"Take a larger quantile than {1 - present / len(u):.3f}.",
             CraftWarning,
             stacklevel=2,

@@ -18,10 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.concepts.banks import descendants, find_bank
 from craft_onnx.concepts.factorisation import Factorisation
 from craft_onnx.concepts.head import ProvenHead, graph_head
 from craft_onnx.concepts.importance import Importance
 from craft_onnx.concepts.pictures import StoredCrops
+from craft_onnx.concepts.recursion import Parent
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.bundle import Bundle
 from craft_onnx.runtime.manifest import Concepts, Graph, Manifest
@@ -37,6 +39,7 @@ Floats = NDArray[np.float32]
 ARRAYS, FACTS, STRIP = "concepts.npz", "concepts.json", "crops_{:03d}.png"
 SCHEMA = 1
 BEST_CROPS = 10
+LONGEST_ID = 180  # a name of a file may have 255 bytes, with a role before and a hash behind
 # Settings that mean something without the pictures and the model they were used with.
 SETTINGS = (
     "number_of_concepts", "batch_size", "patch_size", "random_state", "crops", "crops_per_image", "interpolation",
@@ -52,15 +55,18 @@ def save_concepts(craft: "Craft", target: "str | Path | Bundle | None" = None) -
     if model is None:
         raise InputError("These concepts were fitted on callables or single files.", "Fit on a bundle to save them.")
     bundle = _bundle_for(model, target)
+    parent = _stored_parent(craft, bundle)
     proven = craft.proven_head()
     files = {ARRAYS: _arrays(craft), **_strips(craft)}
     facts = _facts(craft, proven)
     digest = _digest([*files.values(), json.dumps(facts).encode()])
-    identifier = f"class{craft.class_id_}-{re.sub('[^A-Za-z0-9_.-]', '_', model.cut.name)}"
+    identifier = _identifier(craft, parent, model.cut.name)
     graph = _write_head(bundle, proven.graph, f"h_concepts-{identifier}-{digest}.onnx", model.cut.name)
     files[FACTS] = json.dumps(facts | {"head": graph.file}, indent=1, allow_nan=False).encode()
     names = {str(i): name for i, name in craft.names_.items()}
-    bank = Concepts(identifier, craft.class_id_, model.cut.name, None, f"concepts/{identifier}-{digest}", names)
+    folder = f"concepts/{identifier}-{digest}"
+    above = (None, None) if parent is None or craft.parent_ is None else (parent.id, craft.parent_.concept)
+    bank = Concepts(identifier, craft.class_id_, model.cut.name, above[0], folder, names, above[1])
     contents: dict[str, bytes | Path] = {f"{bank.folder}/{name}": content for name, content in files.items()}
     contents[graph.file] = bundle.folder / graph.file
     bundle.update(lambda manifest: _with_bank(manifest, bank, graph), contents)
@@ -74,15 +80,38 @@ def load_concepts(
     source: "str | Path | Bundle",
     class_id: int | None,
     cut: str | None,
+    parent: Any,
     providers: Any,
     threads: int | None,
 ) -> "Craft":
     """Make a fitted Craft of stored concepts; see `Craft.load`."""
     bundle = source if isinstance(source, Bundle) else Bundle.open(source)
-    bank = find_bank(bundle, class_id, cut)
+    bank = find_bank(bundle, class_id, cut, parent)
+    return _with_ancestors(kind, bank, SplitModel(bundle, require_providers(providers), threads, bank.cut))
+
+
+def load_children(craft: "Craft") -> "list[Craft]":
+    """The sub-concepts that a bundle has of loaded concepts."""
+    model = craft.halves_.model
+    assert model is not None
+    bank = _bank_in(model.manifest, craft.stored_as_)
+    if bank is None:
+        return []
+    banks = [each for each in model.manifest.concepts if each.parent == bank.id]
+    return [_loaded(type(craft), each, model.at(each.cut), craft) for each in banks]
+
+
+def _with_ancestors(kind: "type[Craft]", bank: Concepts, model: SplitModel) -> "Craft":
+    above = next((each for each in model.manifest.concepts if each.id == bank.parent), None)
+    parent = None if above is None else _with_ancestors(kind, above, model.at(above.cut))
+    return _loaded(kind, bank, model, parent)
+
+
+def _loaded(kind: "type[Craft]", bank: Concepts, model: SplitModel, parent: "Craft | None") -> "Craft":
+    bundle = model.bundle
     facts = _read_facts(bundle, bank)
     w, u, designs = _read_arrays(bundle, bank, facts["settings"]["number_of_concepts"])
-    craft = kind(SplitModel(bundle, require_providers(providers), threads, bank.cut), **facts["settings"])
+    craft = kind(model, **facts["settings"])
     strips = [bundle.file(f"{bank.folder}/{STRIP.format(i)}") for i in range(len(w))]
     crops = StoredCrops(strips, craft.patch_size)
     craft._set_fitted(None, bank.class_id, facts["layout"], crops, Factorisation(w, u, **facts["factorisation"]))
@@ -92,39 +121,19 @@ def load_concepts(
     craft.names_ = {int(key): name for key, name in bank.names.items()}
     craft.designs_ = designs
     craft.stored_as_ = bank.folder
-    session = Session(bundle.file(facts["head"]), providers, threads)
+    craft.children_ = None  # read when they are asked for
+    _set_parent(craft, bank, facts["parent"], parent)
+    session = model.open(bundle.file(facts["head"]))
     craft.head_ = graph_head(session, len(w), facts["pooled"], facts["linear"], craft.batch_size)
     return craft
 
 
-def find_bank(bundle: Bundle, class_id: int | None = None, cut: str | None = None) -> Concepts:
-    """The concept bank of a class at a cut.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        Where it is.
-    class_id : int, optional
-        The class; may be left out where the bundle has concepts of one class only.
-    cut : str, optional
-        Name of the cut, by default the first one that has concepts of the class.
-
-    Raises
-    ------
-    InputError
-        If there is none, or several classes and none is named.
-    """
-    banks = bundle.manifest.concepts
-    wanted = None if cut is None else bundle.manifest.cut(cut).name
-    found = [bank for bank in banks if class_id in (None, bank.class_id) and wanted in (None, bank.cut)]
-    if found and len({bank.class_id for bank in found}) == 1:
-        return next(bank for name in bundle.manifest.cuts for bank in found if bank.cut == name)
-    there = "; ".join(f"class {bank.class_id} at {bank.cut}" for bank in banks) or "none"
-    asked = ("" if class_id is None else f" of class {class_id}") + ("" if cut is None else f" at {cut}")
-    if found:
-        raise InputError("The bundle has concepts of several classes.", f"Say which class, it has: {there}.")
-    remedy = f"It has: {there}." if banks else "Fit some first: craft-onnx fit."
-    raise InputError(f"The bundle has no concepts{asked}.", remedy)
+def _set_parent(craft: "Craft", bank: Concepts, facts: dict[str, Any] | None, parent: "Craft | None") -> None:
+    if parent is None or facts is None or bank.parent_concept is None:
+        return
+    craft.parent_ = Parent(parent, bank.parent_concept, facts["quantile"])
+    if facts["importance"] is not None:
+        craft.parent_importance_ = Importance.from_json(facts["importance"])
 
 
 def name_concept(
@@ -180,6 +189,27 @@ def _bundle_for(model: SplitModel, target: "str | Path | Bundle | None") -> Bund
     return model.bundle if same else bundle
 
 
+def _stored_parent(craft: "Craft", bundle: Bundle) -> Concepts | None:
+    """The bank of the concepts one of which these make up, which is stored first."""
+    if craft.parent_ is None:
+        return None
+    above = craft.parent_.craft
+    return _bank_in(bundle.manifest, above.stored_as_) or save_concepts(above, bundle)
+
+
+def _bank_in(manifest: Manifest, folder: str | None) -> Concepts | None:
+    return next((bank for bank in manifest.concepts if bank.folder == folder), None)
+
+
+def _identifier(craft: "Craft", parent: Concepts | None, cut: str) -> str:
+    """Of a bank: the class and the cut, or the parent's, "+", the concept and the cut; not too long for a file."""
+    last = re.sub("[^A-Za-z0-9_.-]", "_", cut)
+    if parent is None or craft.parent_ is None:
+        return f"class{craft.class_id_}-{last}"
+    name = f"{parent.id}+{craft.parent_.concept}-{last}"
+    return name if len(name) <= LONGEST_ID else f"{name[: LONGEST_ID - 13]}+{_digest([name.encode()])}"
+
+
 def _identity(manifest: Manifest) -> str:
     return manifest.files[manifest.graph("model").file]
 
@@ -216,7 +246,15 @@ def _facts(craft: "Craft", proven: ProvenHead) -> dict[str, Any]:
         "pooled": proven.head.pooled,
         "linear": proven.head.linear,
         "head_error": proven.error,
+        "parent": _facts_of_parent(craft),
     }
+
+
+def _facts_of_parent(craft: "Craft") -> dict[str, Any] | None:
+    if craft.parent_ is None:
+        return None
+    known = craft.parent_importance_
+    return {"quantile": craft.parent_.quantile, "importance": None if known is None else known.to_json()}
 
 
 def _digest(contents: list[bytes]) -> str:
@@ -238,8 +276,12 @@ def _write_head(bundle: Bundle, model: "ir.Model | None", name: str, cut: str) -
 
 
 def _with_bank(manifest: Manifest, bank: Concepts, graph: Graph) -> Manifest:
-    """The manifest with a bank in place of the one of the same id, whose head goes with it."""
-    stale = {each.file for each in manifest.graphs if each.file.startswith(f"h_concepts-{bank.id}-")} - {graph.file}
+    """The manifest with a bank in place of the one of the same id, whose head and sub-concepts go with it."""
+    old = next((each for each in manifest.concepts if each.id == bank.id), bank)
+    below = set() if old.folder == bank.folder else descendants(manifest, bank.id)
+    manifest = dataclasses.replace(manifest, concepts=tuple(o for o in manifest.concepts if o.id not in below))
+    heads = re.compile(f"h_concepts-({'|'.join(map(re.escape, below | {bank.id}))})-[0-9a-f]{{12}}[.]onnx")
+    stale = {each.file for each in manifest.graphs if heads.fullmatch(each.file)} - {graph.file}
     kept = tuple(each for each in manifest.graphs if each.file not in stale | {graph.file})
     files = {path: digest for path, digest in manifest.files.items() if path not in stale}
     return _replaced(dataclasses.replace(manifest, graphs=(*kept, graph), files=files), bank)
@@ -256,7 +298,7 @@ def _read_facts(bundle: Bundle, bank: Concepts) -> dict[str, Any]:
         settings = {name: facts["settings"][name] for name in SETTINGS}
         if facts["schema"] != SCHEMA:
             raise ValueError(f"schema {facts['schema']!r}, this version reads {SCHEMA}")
-        return {**facts, "settings": settings}
+        return {"parent": None, **facts, "settings": settings}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{bank.folder}/{FACTS} cannot be read ({error}).", AGAIN) from error
 

@@ -158,6 +158,8 @@ class Concepts:
         Of its files, below "concepts".
     names : dict of str to str
         Names given to concepts, by their number.
+    parent_concept : int, optional
+        The number of that concept.
     """
 
     id: str
@@ -166,6 +168,7 @@ class Concepts:
     parent: str | None
     folder: str
     names: dict[str, str] = field(default_factory=dict)
+    parent_concept: int | None = None
 
 
 @dataclass(frozen=True)
@@ -300,13 +303,28 @@ def _problems_of_concepts(manifest: Manifest) -> typing.Iterator[str]:
     ids = [bank.id for bank in manifest.concepts]
     if len(set(ids)) < len(ids):
         yield "two concept banks have the same id"
+    if not _has_roots(manifest):
+        yield "concept banks are each other's parents"
     for bank in manifest.concepts:
+        if (bank.parent is None) != (bank.parent_concept is None):
+            yield f"the concept bank {bank.id!r} has the parent {bank.parent!r}, concept {bank.parent_concept!r}"
         if bank.cut not in manifest.cuts or bank.parent not in (None, *ids):
             yield f"the concept bank {bank.id!r} has the cut {bank.cut!r} and the parent {bank.parent!r}"
         if not re.fullmatch(rf"{CONCEPTS}/[^/]+", bank.folder) or not is_safe_path(bank.folder):
             yield f"the folder {bank.folder!r} is not in {CONCEPTS}/"
         if not all(key.isdecimal() for key in bank.names):
             yield f"the concepts {list(bank.names)} are named, which are not all numbers"
+
+
+def _has_roots(manifest: Manifest) -> bool:
+    """Whether every bank leads, from parent to parent, to one without."""
+    open_banks = {bank.id: bank.parent for bank in manifest.concepts if bank.parent is not None}
+    while open_banks:
+        rest = {id: parent for id, parent in open_banks.items() if parent in open_banks}
+        if len(rest) == len(open_banks):
+            return False
+        open_banks = rest
+    return True
 
 
 def is_safe_path(path: str) -> bool:

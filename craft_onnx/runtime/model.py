@@ -139,6 +139,10 @@ class SplitModel:
         other._kept = self  # with which a temporary bundle goes
         return other
 
+    def open(self, path: Path) -> Session:
+        """A session of another graph, run where this model is."""
+        return Session(path, self._providers, self._threads)
+
     def session_of(self, graph: "ir.Model") -> Session:
         """A session of a graph in memory, run where this model is; this needs the extra `build`."""
         from craft_onnx.runtime.proof import session_of

@@ -264,3 +264,80 @@ def test_a_wrong_hash(fresh):
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CheckFailed, match=r"concepts\.npz"):
         Craft.load(bundle.folder)
+
+
+@pytest.fixture
+def tree(make_model, tmp_path, images):
+    """A bundle with concepts of a class, sub-concepts of two of them, and sub-concepts of one of those."""
+    bundle = create_bundle(make_model("conv"), ["Relu_5", "Relu_3", "Relu_1"], tmp_path / "tree")
+    root = Craft(SplitModel(bundle), **SETTINGS)
+    root.fit(images, class_id=2)
+    subs = [root.decompose(0, "Relu_3", 3, 0.5), root.decompose(1, "Relu_1", 2, 0.5)]
+    subs.append(subs[0].decompose(2, "Relu_1", 2, 0.5))
+    root.estimate_importance(nb_design=16)
+    for sub in subs:
+        sub.estimate_importance(nb_design=16)
+        sub.estimate_parent_importance(nb_design=16)
+    return bundle, root, subs
+
+
+def test_sub_concepts_are_stored_below_their_parents(tree, images):
+    bundle, root, subs = tree
+    subs[2].save()  # and those it is part of
+    subs[1].save()
+    banks = {bank.id: bank for bank in Bundle.open(bundle.folder).manifest.concepts}
+    above = [(bank.parent, bank.parent_concept) for bank in banks.values()]
+    ids = ["class2-Relu_5", "class2-Relu_5+0-Relu_3", "class2-Relu_5+0-Relu_3+2-Relu_1", "class2-Relu_5+1-Relu_1"]
+    assert list(banks) == ids and above == [(None, None), (ids[0], 0), (ids[1], 2), (ids[0], 1)]
+    assert Craft.load(bundle.folder).stored_as_ == root.stored_as_  # sub-concepts are not taken for those of the class
+    for parent, sub in [(0, subs[0]), (1, subs[1]), ((0, 2), subs[2]), (("Relu_5", 0, "Relu_3", 2), subs[2])]:
+        loaded = Craft.load(bundle.folder, 2, parent=parent)
+        assert np.array_equal(loaded.concept_bank_, sub.concept_bank_)
+        assert loaded.summary() == sub.summary()
+        assert np.array_equal(loaded.transform(images[:2]), sub.transform(images[:2]))
+        assert np.array_equal(loaded.parent_.craft.concept_bank_, sub.parent_.craft.concept_bank_)
+        assert (loaded.parent_.concept, loaded.parent_.quantile) == (sub.parent_.concept, 0.5)
+        ours, theirs = loaded.explain(images[:1])[0].to_json(), sub.explain(images[:1])[0].to_json()
+        assert ours == theirs
+    children = Craft.load(bundle.folder).children
+    assert [child.stored_as_ for child in children] == [subs[0].stored_as_, subs[1].stored_as_]
+    assert [child.stored_as_ for child in children[0].children] == [subs[2].stored_as_] and not children[1].children
+
+
+def test_loaded_concepts_are_decomposed_with_the_images_of_the_fit(tree, images):
+    bundle, root, subs = tree
+    subs[0].save()
+    loaded = Craft.load(bundle.folder, parent=0)
+    with pytest.raises(InputError, match="crops of the fit are not stored .* Give images"):
+        loaded.decompose(2, "Relu_1", 2, 0.5)
+    again = loaded.decompose(2, "Relu_1", 2, 0.5, images=images)
+    assert np.array_equal(np.asarray(again.crops_), np.asarray(subs[2].crops_))
+    np.testing.assert_allclose(again.concept_bank_, subs[2].concept_bank_, rtol=1e-5)
+    np.testing.assert_allclose(
+        again.estimate_parent_importance(nb_design=16), subs[2].parent_importance_.values, rtol=1e-4
+    )
+
+
+def test_other_concepts_take_their_sub_concepts_with_them(tree, images):
+    bundle, root, subs = tree
+    subs[2].save()
+    root.save()  # the same once more
+    assert len(bundle.manifest.concepts) == 3
+    other = Craft(SplitModel(bundle), **SETTINGS, random_state=1)
+    other.fit(images[:8], class_id=2)
+    other.estimate_importance(nb_design=16)
+    other.save()
+    left = Bundle.open(bundle.folder).manifest
+    assert [bank.id for bank in left.concepts] == ["class2-Relu_5"]
+    assert sum(graph.role == "h_concepts" for graph in left.graphs) == 1
+    assert Craft.load(bundle.folder).children == []
+
+
+def test_errors_say_which_sub_concepts_there_are(tree):
+    bundle, root, subs = tree
+    subs[0].save()
+    there = r"It has: class 2 at Relu_5; class 2 at Relu_3, of concept 0 at Relu_5\."
+    with pytest.raises(InputError, match=rf"no concepts of class 2, of concept 3\. {there}"):
+        Craft.load(bundle.folder, 2, parent=3)
+    with pytest.raises(InputError, match=rf"no concepts at Relu_1, of concept 0\. {there}"):
+        Craft.load(bundle.folder, cut="Relu_1", parent=0)

@@ -36,7 +36,8 @@ def test_has_the_fields_of_the_format(manifest):
     assert set(fields["output"]) >= {"name", "classes", "softmax_removed"}
     assert set(fields["cuts"]["relu"]) == {"tensor", "shape", "channel_axis", "nonnegative", "error"}
     assert set(fields["graphs"][0]) == {"file", "role", "cut", "inputs", "outputs", "error"}
-    assert set(fields["concepts"][0]) == {"id", "class_id", "cut", "parent", "folder", "names"}
+    names = {"id", "class_id", "cut", "parent", "parent_concept", "folder", "names"}
+    assert set(fields["concepts"][0]) == names
     assert set(fields["files"]) == {"model.onnx", "g.onnx", "h.onnx", "weights.bin"}
 
 
@@ -141,8 +142,18 @@ def test_refuses_concept_banks(manifest, changes, message):
 def test_banks_have_one_identifier_each(manifest):
     with pytest.raises(InputError, match="same id"):
         _with_bank(_with_bank(manifest))
-    child = _with_bank(_with_bank(manifest), "c2", parent="c1")
+    child = _with_bank(_with_bank(manifest), "c2", parent="c1", parent_concept=3)
     assert [bank.parent for bank in child.concepts] == [None, "c1"]
+    assert Manifest.from_json(with_files(child, {}).to_json()).concepts == child.concepts
+    with pytest.raises(InputError, match="parent 'c1', concept None"):
+        _with_bank(_with_bank(manifest), "c2", parent="c1")
+
+
+def test_banks_that_are_each_others_parents_are_refused(manifest):
+    both = _with_bank(_with_bank(manifest), "c2", parent="c1", parent_concept=0).concepts
+    circle = (dataclasses.replace(both[0], parent="c2", parent_concept=0), both[1])
+    with pytest.raises(InputError, match="each other's parents"):
+        dataclasses.replace(manifest, concepts=circle)
 
 
 def test_files_of_a_dropped_bank_go_with_it(manifest):

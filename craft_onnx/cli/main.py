@@ -23,6 +23,7 @@ COMMANDS = {
     "split": "Cut a model in two and write it as a bundle.",
     "gradient": "Write the gradient of a model as an ONNX graph.",
     "fit": "Find the concepts of a class in pictures, and their importance.",
+    "decompose": "Find what a concept of a bundle is made of at an earlier layer.",
     "explain": "Explain pictures with the concepts of a bundle.",
     "attribute": "Show which pixels matter for a class, by any attribution method.",
     "name": "Name a concept of a bundle.",

@@ -547,6 +547,23 @@ class Craft(EvaluatedConcepts, PicturesOfConcepts):
             figure.savefig(filepath)
         return figure
 
+    def plot_concept_tree(self, nb_most_important_concepts: int = 5, nb_crops: int = 4) -> "Figure":
+        """The class, its concepts and what was found in those that were decomposed, with their best crops.
+
+        A branch is as wide as the concept it leads to is important for what it comes from.
+
+        Parameters
+        ----------
+        nb_most_important_concepts : int
+            Concepts to show of each Craft; those that were decomposed are shown besides.
+        nb_crops : int
+            Crops per concept; fewer where there are fewer.
+        """
+        from craft_onnx.concepts.tree import plot_concept_tree
+
+        self.check_if_fitted()
+        return plot_concept_tree(self, nb_most_important_concepts, nb_crops)
+
     @staticmethod
     def compute_subplots_layout_parameters(
         images: Any, cols: int = 5, img_size: float = 2.0, margin: float = 0.3, spacing: float = 0.3

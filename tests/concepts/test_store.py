@@ -305,10 +305,10 @@ def test_sub_concepts_are_stored_below_their_parents(tree, images):
 
 
 def test_loaded_concepts_are_decomposed_with_the_images_of_the_fit(tree, images):
-    bundle, root, subs = tree
+    bundle, _, subs = tree
     subs[0].save()
     loaded = Craft.load(bundle.folder, parent=0)
-    with pytest.raises(InputError, match="crops of the fit are not stored .* Give images"):
+    with pytest.raises(InputError, match=r"crops of the fit are not stored .* Give images"):
         loaded.decompose(2, "Relu_1", 2, 0.5)
     again = loaded.decompose(2, "Relu_1", 2, 0.5, images=images)
     assert np.array_equal(np.asarray(again.crops_), np.asarray(subs[2].crops_))
@@ -334,7 +334,7 @@ def test_other_concepts_take_their_sub_concepts_with_them(tree, images):
 
 
 def test_errors_say_which_sub_concepts_there_are(tree):
-    bundle, root, subs = tree
+    bundle, _, subs = tree
     subs[0].save()
     there = r"It has: class 2 at Relu_5; class 2 at Relu_3, of concept 0 at Relu_5\."
     with pytest.raises(InputError, match=rf"no concepts of class 2, of concept 3\. {there}"):

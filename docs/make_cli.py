@@ -50,7 +50,7 @@ def _flags(option: click.Option) -> str:
         return names
     if isinstance(option.type, click.Choice):
         return f"{names} {', '.join(option.type.choices)}"
-    return f"{names} {METAVARS[option.type.name]}"
+    return f"{names} {METAVARS.get(option.type.name, option.type.name)}"
 
 
 def _meaning(option: click.Option) -> str:

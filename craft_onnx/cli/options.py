@@ -132,9 +132,33 @@ def preprocessing_fields(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+class Numbers(click.ParamType):
+    """A positive number, or several: 5:30 are those from 5 to 30, 5:30:5 every fifth of them."""
+
+    name = "N or N:N"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> range:
+        """A range, of one number where one was given."""
+        parts = str(value).split(":")
+        if len(parts) == 1:
+            number = click.IntRange(1).convert(value, parameter, context)
+            return range(number, number + 1)
+        if not all(part.isdecimal() for part in parts) or len(parts) > 3 or min(map(int, parts)) < 1:
+            self.fail(f"{value!r} is neither a positive number nor a range such as 5:30.", parameter, context)
+        first, last, step = [*map(int, parts), 1][:3]
+        if last < first:
+            self.fail(f"{value!r} holds no number.", parameter, context)
+        return range(first, last + 1, step)
+
+
 fitting = _all(
     click.option(
-        "-k", "--number-of-concepts", type=click.IntRange(1), default=10, show_default=True, help="Concepts to find."
+        "-k",
+        "--number-of-concepts",
+        type=Numbers(),
+        default="10",
+        show_default=True,
+        help="Concepts to find; of a range such as 5:30 the number that error, stability and redundancy speak for.",
     ),
     click.option(
         "--patch-size", type=click.IntRange(2), help="Side of the crops, pixels of the input. [default: 2/7 of it]"

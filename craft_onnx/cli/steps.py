@@ -142,23 +142,43 @@ def fit(
     if model.preprocessing is None:
         raise unknown_preprocessing()
     patch_size = options["patch_size"] or default_patch(model)
-    number = options["number_of_concepts"]
+    numbers = options["number_of_concepts"]
     craft = Craft(
         model,
-        number_of_concepts=number,
+        number_of_concepts=numbers[0],
         patch_size=patch_size,
         batch_size=options["batch_size"],
         random_state=options["seed"],
     )
     images = WatchedImages(PreparedPictures(pictures, model.preprocessing, indices))
-    say(f"Looking for {counted(number, 'concept')} in crops of {patch_size} x {patch_size} pixels.")
+    wanted = counted(numbers[0], "concept") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} concepts"
+    say(f"Looking for {wanted} in crops of {patch_size} x {patch_size} pixels.")
     with timed("Crops, activations and factorisation"), images.watched("Cutting crops"):
         crops, _, _ = craft.fit(images, class_id=class_id)
+    if len(numbers) > 1:
+        with timed("Choice of the number of concepts"):
+            _choose(craft, numbers, options)
     with timed("Importances"), images.watched("Importances"):
         craft.estimate_importance(nb_design=options["nb_design"])
     error = craft.factorisation_.relative_error
+    found = counted(craft.number_of_concepts, "concept")
     say(
-        f"Found {counted(number, 'concept')} in {counted(len(crops), 'crop')} of {counted(len(indices), 'picture')}, "
+        f"Found {found} in {counted(len(crops), 'crop')} of {counted(len(indices), 'picture')}, "
         f"relative error {error:.2f}."
     )
     return craft
+
+
+def _choose(craft: "Craft", numbers: range, options: dict[str, Any]) -> None:
+    """Fit again with the number of concepts that most speaks for; the table goes to stderr and into the evidence."""
+    from craft_onnx.files import new_file
+
+    choice = craft.choose_number_of_concepts(numbers=numbers, seed=options["seed"])
+    for line in choice.table():
+        say(line)
+    say(f"Taking {choice.best}. {choice.reason}")
+    if options.get("plot"):
+        with new_file(options["plot"], force=True) as path:
+            craft.plot_choice(choice).savefig(path, format="png")
+    craft.refit(choice.best)
+    craft.evidence_["choice"] = choice.to_json()

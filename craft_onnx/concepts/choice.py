@@ -66,6 +66,25 @@ class Choice:
             for i in range(len(self.numbers))
         ]
 
+    def table(self) -> list[str]:
+        """The table as lines of text."""
+        head = f"{'k':>4} {'error':>8} {'stability':>10} {'least stable':>13} {'redundancy':>11}"
+        return [head] + [
+            f"{row['k']:>4} {row['relative_error']:>8.3f} {row['stability']:>10.3f} {row['least_stable']:>13.3f} "
+            f"{row['redundancy']:>11.3f}"
+            for row in self.rows()
+        ]
+
+    @property
+    def reason(self) -> str:
+        """Why `best` was picked, in a sentence."""
+        fit = acceptable(self.similarities, self.redundancies)
+        if not len(fit):
+            return f"No number is stable (at least {STABLE}) without redundancy (at most {REDUNDANT}): the most stable."
+        return (
+            f"{len(fit)} of {len(self.numbers)} are stable and not redundant: of these the smallest that errs little."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary of JSON values."""
         return {"rows": self.rows(), "best": self.best, "rule": RULE}
@@ -126,12 +145,17 @@ def redundancy(w: Floats) -> float:
 
 def pick(errors: Array, similarities: Array, redundancies: Array) -> int:
     """Which entry `RULE` picks, of arrays (m,) in the order of k."""
-    fit = np.flatnonzero((similarities >= STABLE) & (redundancies <= REDUNDANT))
+    fit = acceptable(similarities, redundancies)
     if not len(fit):
         return int(similarities.argmax())
     lowest = errors[fit].min()
     enough = errors[fit[0]] - ENOUGH * (errors[fit[0]] - lowest)
     return int(fit[np.flatnonzero(errors[fit] <= enough)[0]])
+
+
+def acceptable(similarities: Array, redundancies: Array) -> NDArray[np.intp]:
+    """The entries of arrays (m,) that are stable and not redundant."""
+    return np.flatnonzero((similarities >= STABLE) & (redundancies <= REDUNDANT))
 
 
 def _check_largest(k: int, shape: tuple[int, ...]) -> None:

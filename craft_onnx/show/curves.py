@@ -78,7 +78,7 @@ def _curves(ax: Axes, curves: Mapping[str, np.ndarray], title: str, what: str, b
         area = np.trapezoid(values, dx=1 / (len(values) - 1))
         label = f"{name}: area {area:.3g}"
         # Thinner and smaller from one to the next: equal curves all stay visible.
-        ax.plot(values, color=colour, marker=marker, markersize=2 + 2 * left, linewidth=1.5 * left, label=label)
+        ax.plot(values, color=colour, marker=marker, markersize=3 + 1.3 * left, linewidth=0.4 + 1.2 * left, label=label)
     ax.set_title(f"{title} ({better})")
     ax.set_xlabel(what)
     _whole_numbers(ax)

@@ -123,6 +123,8 @@ def folded_head(
 ) -> ProvenHead:
     """The head for a concept bank W and a class, folded into h where that is an ONNX graph.
 
+    Of a PyTorch module that is global average pooling and affine layers, the head is pooled and linear too.
+
     Parameters
     ----------
     halves : Halves
@@ -146,20 +148,43 @@ def folded_head(
         If the folded graph does not compute what h does.
     """
     if halves.head is None:
-        return ProvenHead(callable_head(halves, w, class_id, layout, batch_size))
+        return _of_callable(halves, w, class_id, layout, positions, batch_size)
     from craft_onnx.graph.head import fold_concepts
     from craft_onnx.graph.load import image_input, load
-    from craft_onnx.runtime.proof import FLOOR, tolerance
 
     h = load(halves.head)
     folded = fold_concepts(h, w, class_id, halves.axis_of_channels(layout, len(image_input(h).shape or ())))
     head = graph_head(_session(folded, halves), len(w), folded.pooled, folded.linear, batch_size)
+    return ProvenHead(head, folded.model, _proven(head, halves, w, class_id, layout, positions))
+
+
+def _of_callable(
+    halves: "Halves", w: Floats, class_id: int, layout: "Layout", positions: tuple[int, ...], batch_size: int
+) -> ProvenHead:
+    affine = len(positions) == 2 and layout == "NCHW" and getattr(halves.h, "affine_after_pooling", False)
+    head = callable_head(halves, w, class_id, layout, batch_size)
+    if not affine:
+        return ProvenHead(head)
+
+    def evaluate(u: Floats) -> Floats:
+        return head.evaluate(u[:, None, None])
+
+    pooled = ConceptHead(evaluate, len(w), pooled=True, linear=True, batch_size=batch_size)
+    return ProvenHead(pooled, None, _proven(pooled, halves, w, class_id, layout, positions))
+
+
+def _proven(
+    head: ConceptHead, halves: "Halves", w: Floats, class_id: int, layout: "Layout", positions: tuple[int, ...]
+) -> float:
+    """How far a head is from h on random coefficients, relative to the largest logit; CheckFailed where too far."""
+    from craft_onnx.runtime.proof import FLOOR, tolerance
+
     u = np.random.default_rng(0).random((2, *positions, len(w)), np.float32)
     logits = halves.logits(u @ w, layout)
     error = float(np.abs(head(head.reduced(u)) - logits[:, class_id]).max() / max(np.abs(logits).max(), FLOOR))
     if not error <= tolerance([logits.dtype.name]):
         raise CheckFailed(f"The head with the concepts folded in is off by {error:.1e}.", "Report this model, please.")
-    return ProvenHead(head, folded.model, error)
+    return error
 
 
 def callable_head(halves: "Halves", w: Floats, class_id: int, layout: "Layout", batch_size: int) -> ConceptHead:

@@ -14,12 +14,47 @@ from craft_onnx.runtime.batches import as_array
 Array = NDArray[Any]
 
 
-def array_function(model: Callable[..., Any], device: Any = None) -> Callable[[Array], Any]:
-    """A function of arrays of a PyTorch module, or of a method of one; any other callable as it is.
+class ModuleFunction:
+    """A PyTorch module, or a method of one, as a function of arrays.
 
     The module runs without gradients, where its parameters are and in their precision, and in evaluation mode: in
     training mode BatchNormalization would mix the images of a batch, and Dropout would be random. It is left in the
     mode it was in.
+
+    Parameters
+    ----------
+    function : callable
+        The module or its method.
+    module : torch.nn.Module
+        The module.
+    """
+
+    def __init__(self, function: Callable[..., Any], module: Any) -> None:
+        self.function = function
+        self.module = module
+        self.parameter = next(module.parameters(), None)
+
+    def __call__(self, x: Array) -> Array:
+        """The module's output for an array."""
+        torch: Any = sys.modules["torch"]
+        tensor = torch.tensor(np.ascontiguousarray(x))
+        if self.parameter is not None:
+            tensor = tensor.to(self.parameter.device, self.parameter.dtype)
+        with torch.no_grad(), _evaluating(self.module):
+            return as_array(self.function(tensor))
+
+    @property
+    def affine_after_pooling(self) -> bool:
+        """Whether it is a sequence that begins with global average pooling and goes on with affine layers alone."""
+        nn: Any = sys.modules["torch"].nn
+        first, *rest = _leaves(self.function, nn)
+        pooled = type(first) is nn.AdaptiveAvgPool2d and first.output_size in (1, (1, 1))
+        hooked = any(each._forward_hooks or each._forward_pre_hooks for each in self.module.modules())
+        return pooled and not hooked and all(type(each) in _affine(nn) for each in rest)
+
+
+def array_function(model: Callable[..., Any], device: Any = None) -> Callable[[Array], Any]:
+    """A function of arrays of a PyTorch module, or of a method of one; any other callable as it is.
 
     Parameters
     ----------
@@ -36,18 +71,21 @@ def array_function(model: Callable[..., Any], device: Any = None) -> Callable[[A
     module = _module_of(model)
     if module is None:
         return model
-    parameter = next(module.parameters(), None)
-    _check_device(device, parameter)
-    torch: Any = sys.modules["torch"]
+    function = ModuleFunction(model, module)
+    _check_device(device, function.parameter)
+    return function
 
-    def run(x: Array) -> Array:
-        tensor = torch.tensor(np.ascontiguousarray(x))
-        if parameter is not None:
-            tensor = tensor.to(parameter.device, parameter.dtype)
-        with torch.no_grad(), _evaluating(module):
-            return as_array(model(tensor))
 
-    return run
+def _leaves(model: Any, nn: Any) -> list[Any]:
+    """Layers of nested sequences, in the order in which they run."""
+    if type(model) is not nn.Sequential:
+        return [model]
+    return [leaf for child in model for leaf in _leaves(child, nn)] or [model]
+
+
+def _affine(nn: Any) -> tuple[type, ...]:
+    """Layers that are affine in evaluation mode."""
+    return (nn.Linear, nn.Flatten, nn.Dropout, nn.Identity)
 
 
 def _module_of(model: Any) -> Any:

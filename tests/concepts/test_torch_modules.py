@@ -51,8 +51,39 @@ def test_methods_of_modules_are_modules(images):
     net = Net()
     craft = Craft(net.features, net.head, number_of_concepts=2, patch_size=6)
     craft.fit(torch.tensor(images), class_id=1)
-    assert craft.estimate_importance().sum() == pytest.approx(1, abs=0.05)  # h is linear
+    assert craft.estimate_importance().sum() == pytest.approx(1, abs=0.05)  # h is linear, which nobody knows
+    assert not craft.importance_.exact
     assert craft.transform(torch.tensor(images[0])).shape == (1, 12, 10, 2)
+
+
+def test_pooling_and_affine_layers_are_seen(module, images):
+    nn = torch.nn
+    pool, linear = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 5)
+    heads = {
+        True: [nn.Sequential(pool, nn.Flatten(), nn.Sequential(nn.Dropout(), linear), nn.Identity())],
+        False: [
+            nn.Sequential(pool, nn.Flatten(), linear, nn.ReLU()),
+            nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)),
+            nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), linear),
+            nn.Sequential(nn.ReLU(), pool, nn.Flatten(), linear),
+            nn.Sequential(),
+            linear,
+        ],
+    }
+    for expected, some in heads.items():
+        assert [array_function(head).affine_after_pooling for head in some] == [expected] * len(some)
+    seen, unseen = (
+        Craft(module, h, 3, patch_size=6) for h in (heads[True][0], array_function(heads[True][0]).__call__)
+    )
+    for craft in (seen, unseen):
+        craft.fit(images, class_id=4)
+    exact = seen.estimate_importance()
+    assert seen.importance_.exact and not seen.head_.evaluate(np.ones((2, 3), np.float32)).shape[1:]
+    # Six images, two designs of 256 points each.
+    assert np.allclose(exact, unseen.estimate_importance(), atol=0.01) and not unseen.importance_.exact
+    assert seen.importance_.bias == pytest.approx(float(linear.bias[4].detach()), abs=1e-6)
+    head[0].register_forward_hook(lambda *_: None)
+    assert not array_function(head).affine_after_pooling
 
 
 def test_precision_and_place_are_those_of_the_parameters(module, images):

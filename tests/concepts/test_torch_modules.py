@@ -72,9 +72,8 @@ def test_pooling_and_affine_layers_are_seen(module, images):
     }
     for expected, some in heads.items():
         assert [array_function(head).affine_after_pooling for head in some] == [expected] * len(some)
-    seen, unseen = (
-        Craft(module, h, 3, patch_size=6) for h in (heads[True][0], array_function(heads[True][0]).__call__)
-    )
+    head = heads[True][0]
+    seen, unseen = (Craft(module, h, 3, patch_size=6) for h in (head, array_function(head).__call__))
     for craft in (seen, unseen):
         craft.fit(images, class_id=4)
     exact = seen.estimate_importance()

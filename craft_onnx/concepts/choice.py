@@ -21,8 +21,9 @@ REDUNDANT = 0.9
 # The share of what more concepts gain in all, over the range, that is enough.
 ENOUGH = 0.9
 RULE = (
-    "Of the k whose mean similarity is at least 0.9 and whose redundancy is at most 0.9, the smallest one that has "
-    "90 % of the fall in error from the smallest of them to the best; the most stable k where there is none such."
+    "Of the k whose concepts are all found again (similarity at least 0.9) and whose redundancy is at most 0.9, the "
+    "smallest one that has 90 % of the fall in error from the smallest of them to the best; where there is none such, "
+    "the k that most concepts are found again of."
 )
 
 
@@ -40,6 +41,8 @@ class Choice:
         Mean over the concepts of how well they are found again, see `craft_onnx.concepts.stability`.
     lowest : (m,) array
         That of the least stable concept.
+    stable : (m,) int array
+        How many of the k concepts are stable.
     redundancies : (m,) array
         The largest cosine between two concepts; 0 for one concept.
     best : int
@@ -50,6 +53,7 @@ class Choice:
     errors: Array
     similarities: Array
     lowest: Array
+    stable: NDArray[np.intp]
     redundancies: Array
     best: int
 
@@ -61,6 +65,7 @@ class Choice:
                 "relative_error": float(self.errors[i]),
                 "stability": float(self.similarities[i]),
                 "least_stable": float(self.lowest[i]),
+                "stable_concepts": int(self.stable[i]),
                 "redundancy": float(self.redundancies[i]),
             }
             for i in range(len(self.numbers))
@@ -68,19 +73,19 @@ class Choice:
 
     def table(self) -> list[str]:
         """The table as lines of text."""
-        head = f"{'k':>4} {'error':>8} {'stability':>10} {'least stable':>13} {'redundancy':>11}"
+        head = f"{'k':>4} {'error':>8} {'stability':>10} {'least':>6} {'stable':>7} {'redundancy':>11}"
         return [head] + [
-            f"{row['k']:>4} {row['relative_error']:>8.3f} {row['stability']:>10.3f} {row['least_stable']:>13.3f} "
-            f"{row['redundancy']:>11.3f}"
+            f"{row['k']:>4} {row['relative_error']:>8.3f} {row['stability']:>10.3f} {row['least_stable']:>6.3f} "
+            f"{row['stable_concepts']:>7} {row['redundancy']:>11.3f}"
             for row in self.rows()
         ]
 
     @property
     def reason(self) -> str:
         """Why `best` was picked, in a sentence."""
-        fit = acceptable(self.similarities, self.redundancies)
+        fit = acceptable(self.lowest, self.redundancies)
         if not len(fit):
-            return f"No number is stable (at least {STABLE}) without redundancy (at most {REDUNDANT}): the most stable."
+            return f"No number of concepts is all stable and without redundancy: most stable ones, {self.stable.max()}."
         return (
             f"{len(fit)} of {len(self.numbers)} are stable and not redundant: of these the smallest that errs little."
         )
@@ -124,16 +129,17 @@ def choose(
         raise InputError("There is no number of concepts to try.", "Give some, such as range(5, 31).")
     _check_largest(ks[-1], pooled.shape)
     found = [factorise(pooled, k, None) for k in ks]
-    stable = [
+    again = [
         stability(pooled, one.w, lambda rows, child, k=k: factorise(rows, k, child).w, repeats, seed)  # type: ignore[misc]  # mypy cannot infer a lambda's default
         for k, one in zip(ks, found, strict=True)
     ]
     errors = np.array([one.relative_error for one in found])
-    means = np.array([one.similarities.mean() for one in stable])
-    lowest = np.array([one.similarities.min() for one in stable])
+    means = np.array([one.similarities.mean() for one in again])
+    lowest = np.array([one.similarities.min() for one in again])
+    stable = np.array([(~one.unstable).sum() for one in again])
     redundancies = np.array([redundancy(one.w) for one in found])
-    best = ks[pick(errors, means, redundancies)]
-    return Choice(np.array(ks), errors, means, lowest, redundancies, best)
+    best = ks[pick(errors, lowest, stable, redundancies)]
+    return Choice(np.array(ks), errors, means, lowest, stable, redundancies, best)
 
 
 def redundancy(w: Floats) -> float:
@@ -143,19 +149,18 @@ def redundancy(w: Floats) -> float:
     return float(similar.max(initial=0.0))
 
 
-def pick(errors: Array, similarities: Array, redundancies: Array) -> int:
+def pick(errors: Array, lowest: Array, stable: NDArray[np.intp], redundancies: Array) -> int:
     """Which entry `RULE` picks, of arrays (m,) in the order of k."""
-    fit = acceptable(similarities, redundancies)
+    fit = acceptable(lowest, redundancies)
     if not len(fit):
-        return int(similarities.argmax())
-    lowest = errors[fit].min()
-    enough = errors[fit[0]] - ENOUGH * (errors[fit[0]] - lowest)
+        return int(stable.argmax())
+    enough = errors[fit[0]] - ENOUGH * (errors[fit[0]] - errors[fit].min())
     return int(fit[np.flatnonzero(errors[fit] <= enough)[0]])
 
 
-def acceptable(similarities: Array, redundancies: Array) -> NDArray[np.intp]:
-    """The entries of arrays (m,) that are stable and not redundant."""
-    return np.flatnonzero((similarities >= STABLE) & (redundancies <= REDUNDANT))
+def acceptable(lowest: Array, redundancies: Array) -> NDArray[np.intp]:
+    """The entries of arrays (m,) whose concepts are all stable and not redundant."""
+    return np.flatnonzero((lowest >= STABLE) & (redundancies <= REDUNDANT))
 
 
 def _check_largest(k: int, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 
 from craft_onnx.cli.options import Numbers
@@ -29,8 +30,11 @@ def test_a_range_is_tried_and_one_number_taken(run, bundle, pictures, tmp_path):
     choice = done.json["choice"]
     assert [row["k"] for row in choice["rows"]] == [2, 3, 4, 5]
     assert len(done.json["concepts"]) == choice["best"]
-    lines = [line.split() for line in done.err.splitlines()]
-    assert ["3", *(f"{choice['rows'][1][key]:.3f}" for key in list(choice["rows"][1])[1:])] in lines
+    table = [line.split() for line in done.err.splitlines() if line[:4].strip().isdecimal()]
+    keys = ("relative_error", "stability", "least_stable", "redundancy")
+    for found, row in zip(table, choice["rows"], strict=True):
+        assert [int(found[0]), int(found[4])] == [row["k"], row["stable_concepts"]]
+        assert np.allclose([float(found[i]) for i in (1, 2, 3, 5)], [row[key] for key in keys], atol=6e-4)
     assert f"Taking {choice['best']}." in done.err and f"Found {choice['best']} concepts" in done.err
     assert cv2.imread(str(plot)).shape[1] > 500
     loaded = Craft.load(bundle)

@@ -135,17 +135,20 @@ def test_the_planted_number_is_chosen():
     assert found.best == 5
     rows = {row["k"]: row for row in found.rows()}
     assert rows[5]["relative_error"] < 1e-3 < rows[4]["relative_error"]
+    assert rows[5]["stable_concepts"] == 5 and rows[6]["stable_concepts"] < 6
     assert rows[5]["stability"] > 0.999 and rows[5]["redundancy"] < 0.05
     assert json.loads(json.dumps(found.to_json()))["best"] == 5
 
 
 def test_the_rule():
     errors, same, apart = np.array([1.0, 0.5, 0.12, 0.09, 0.0]), np.full(5, 0.95), np.full(5, 0.5)
-    assert ENOUGH == 0.9 and pick(errors, same, apart) == 3
-    assert pick(errors, np.array([0.95, 0.95, 0.95, 0.95, 0.89]), apart) == 2  # without the last, 0.181 is enough
-    assert pick(errors, same, np.array([0.5, 0.5, 0.91, 0.92, 0.93])) == 1
-    assert pick(errors, np.array([0.5, 0.6, 0.8, 0.7, 0.3]), apart) == 2
-    assert pick(np.array([0.3]), np.array([1.0]), np.array([0.0])) == 0
+    stable = np.array([2, 3, 4, 5, 6])
+    assert ENOUGH == 0.9 and pick(errors, same, stable, apart) == 3
+    lowest = np.array([0.95, 0.95, 0.95, 0.95, 0.89])
+    assert pick(errors, lowest, stable, apart) == 2  # without the last, 0.181 is enough
+    assert pick(errors, same, stable, np.array([0.5, 0.5, 0.91, 0.92, 0.93])) == 1
+    assert pick(errors, np.full(5, 0.8), np.array([1, 2, 3, 3, 0]), apart) == 2
+    assert pick(np.array([0.3]), np.array([1.0]), np.array([1]), np.array([0.0])) == 0
 
 
 def test_redundancy_is_the_largest_cosine():

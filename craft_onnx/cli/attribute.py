@@ -13,6 +13,7 @@ from craft_onnx.cli.messages import counted, result, say, timed
 from craft_onnx.errors import InputError
 
 if TYPE_CHECKING:
+    from craft_onnx.concepts.craft import Craft
     from craft_onnx.runtime.model import SplitModel
 
 ALL = "all"
@@ -44,6 +45,14 @@ def _option_names(name: str) -> str:
     help='One of the methods below, several, or "all" that the model can do. [default: integrated_gradients]',
 )
 @click.option("--class-id", type=click.IntRange(0), help="Class to explain. [default: the one predicted for each]")
+@click.option(
+    "--concept",
+    "concepts",
+    multiple=True,
+    type=click.IntRange(0),
+    metavar="K",
+    help="Explain this concept of the bundle's (of --class-id, fitted --at a layer) instead of a class.",
+)
 @click.option("--at", help="Layer that gradcam, gradcam_pp and reciprocam look at. [default: the bundle's first cut]")
 @click.option("--steps", type=click.IntRange(1), help="Gradients that integrated_gradients takes. [default: 50]")
 @click.option("--samples", type=click.IntRange(1), help="Noisy copies that smoothgrad and its kin take. [default: 50]")
@@ -59,8 +68,8 @@ def command(model: Path, images: tuple[str, ...], names: tuple[str, ...], output
     """Show which pixels of IMAGES (files, folder or glob) matter for a class to MODEL (a bundle or .onnx).
 
     Writes, for every picture and method, NAME-METHOD.png, the map over the picture, and NAME-METHOD.npy, the map itself
-    in the pixels of the model's input; for several methods NAME.png, all of them side by side; index.html, a page; and
-    index.json, the numbers, which are also printed.
+    in the pixels of the model's input; for several maps NAME.png, all of them side by side; index.html, a page; and
+    index.json, the numbers, which are also printed. With --concept, the files are NAME-METHOD-conceptK.
     """
     from craft_onnx.cli.classes import check_class
     from craft_onnx.cli.maps import explain_into
@@ -70,12 +79,14 @@ def command(model: Path, images: tuple[str, ...], names: tuple[str, ...], output
     check_new_folder(output, given["force"])
     chosen = list(dict.fromkeys(names)) or ["integrated_gradients"]
     own = method_options(chosen, given)
-    opened = open_model(model, given)
+    opened, craft = open_model(model, given), None
     if given["class_id"] is not None:
         check_class(given["class_id"], opened.classes)
+    if given["concepts"]:
+        craft, opened = open_concepts(opened, given)
     pictures = open_pictures(list(images))
     with new_folder(output, given["force"]) as folder, timed(f"Explained on {opened.provider}"):
-        written = explain_into(folder, opened, pictures, own, {**given, "skip": ALL in chosen})
+        written = explain_into(folder, opened, pictures, own, {**given, "craft": craft, "skip": ALL in chosen})
         (folder / "index.json").write_text(json.dumps(written, indent=1, allow_nan=False), encoding="utf-8")
     say(f"Wrote maps of {counted(len(written), 'picture')} to {output}")
     result([_placed(one, output) for one in written])
@@ -87,7 +98,7 @@ def open_model(path: Path, given: dict[str, Any]) -> "SplitModel":
     Raises
     ------
     InputError
-        If it does not, or a bundle is told otherwise.
+        If it does not, or a bundle is told otherwise, or a file is asked for concepts.
     """
     from craft_onnx.description import Preprocessing
     from craft_onnx.runtime.model import load
@@ -99,6 +110,8 @@ def open_model(path: Path, given: dict[str, Any]) -> "SplitModel":
             f"The bundle {path} says itself how pictures become its input, if anything does.",
             f"Leave --{next(iter(fields)).replace('_', '-')} out, or give the model's ONNX file.",
         )
+    if given["concepts"] and path.is_file():
+        raise InputError(f"{path} is a model without concepts.", "Give a bundle that craft-onnx fit has added some to.")
     with timed(f"Loaded {path}"):
         model = load(path, given["providers"], given["threads"], given["at"])
     if fields:
@@ -107,6 +120,23 @@ def open_model(path: Path, given: dict[str, Any]) -> "SplitModel":
     if model.preprocessing is None:
         raise unknown_preprocessing()
     return model
+
+
+def open_concepts(model: "SplitModel", given: dict[str, Any]) -> "tuple[Craft, SplitModel]":
+    """The concepts that a bundle has, and its model at the cut where they are.
+
+    Raises
+    ------
+    InputError
+        If it has none, or not those that are asked for.
+    """
+    from craft_onnx.attribution.targets import check_range
+    from craft_onnx.concepts.craft import Craft
+
+    craft = Craft.load(model.bundle, given["class_id"], given["at"], given["providers"], given["threads"])
+    check_range(given["concepts"], len(craft.concept_bank_), "concept")
+    at_their_cut = craft.halves_.model
+    return craft, model if at_their_cut is None else at_their_cut
 
 
 def method_options(chosen: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,12 +23,31 @@ PAGE_SIDE = 512
 DOUBTFUL = 0.05  # residuals above are worth a word
 
 
+class Found(NamedTuple):
+    """The maps of a method, of a class or of a concept.
+
+    Attributes
+    ----------
+    label : str
+        Tells them from the others, in the names of files too.
+    attribution : Attribution
+        The maps.
+    concept : dict
+        Its number and its name, as JSON values; empty for a class.
+    """
+
+    label: str
+    attribution: "Attribution"
+    concept: dict[str, Any]
+
+
 def explain_into(
     folder: Path, model: "SplitModel", pictures: "Pictures", chosen: dict[str, dict[str, Any]], given: dict[str, Any]
 ) -> list[Written]:
     """Write the maps of all pictures by the chosen methods, and the page; what was written, as JSON values.
 
-    `given` are the command's options; with "skip", methods that this model cannot do are left out.
+    `given` are the command's options; with "skip", methods that this model cannot do are left out, and with "craft",
+    its "concepts" are explained.
     """
     names, written = file_names(pictures.names), []
     total = len(pictures) * len(chosen) * TICKS
@@ -51,33 +70,31 @@ def _explain(
     """The files of some pictures."""
     x = model.preprocess([picture for _, picture in pictures])
     logits = model.predict(x, given["batch_size"])
-    classes = logits.argmax(axis=1) if given["class_id"] is None else np.full(len(x), given["class_id"])
+    fixed = given["craft"].class_id_ if given["craft"] else given["class_id"]
+    classes = logits.argmax(axis=1) if fixed is None else np.full(len(x), fixed)
     written = [_described(model, pictures[i][0], logits[i], int(classes[i])) for i in range(len(x))]
     tiles: list[list[Any]] = [[] for _ in pictures]
     for found in _attributions(model, x, classes, chosen, given, bar):
         for i, (name, picture) in enumerate(pictures):
             written[i]["maps"].append(_write(folder, model, name, picture, found, i))
-            tiles[i].append(_overlay(model, _tile(picture), found, i))
+            tiles[i].append(_overlay(model, _tile(picture), found.attribution, i))
     if not tiles[0]:
         raise InputError("None of the methods can explain this model.", "Ask for one of them, which says why.")
-    if len(chosen) > 1:
+    if len(tiles[0]) > 1:
         for one, (name, picture), overlays in zip(written, pictures, tiles, strict=True):
-            one["sheet"] = _write_sheet(folder, name, picture, overlays, [each["method"] for each in one["maps"]])
+            one["sheet"] = _write_sheet(folder, name, picture, overlays, [_titled(each) for each in one["maps"]])
     return written
 
 
 def _attributions(
     model: "SplitModel", x: Any, classes: Any, chosen: dict[str, dict[str, Any]], given: dict[str, Any], bar: Any
-) -> "Iterator[Attribution]":
+) -> Iterator[Found]:
     """What each method finds; one that cannot explain the model is left out of all of them."""
-    from craft_onnx.attribution.attribute import attribute
-
     for name, options in list(chosen.items()):
         meter = Meter(bar, len(x) * TICKS)
+        common = {"seed": given["seed"], "batch_size": given["batch_size"], "progress": meter}
         try:
-            found = attribute(
-                model, x, classes, name, seed=given["seed"], batch_size=given["batch_size"], progress=meter, **options
-            )
+            found = _found(model, x, classes, name, given, {**options, **common})
         except CraftError as error:
             if not given["skip"]:
                 raise
@@ -86,8 +103,24 @@ def _attributions(
             continue
         finally:
             meter(1, 1)
-        _doubt(found)
-        yield found
+        for one in found:
+            _doubt(one)
+        yield from found
+
+
+def _found(
+    model: "SplitModel", x: Any, classes: Any, name: str, given: dict[str, Any], options: dict[str, Any]
+) -> list[Found]:
+    """What a method finds of the classes, or of every concept."""
+    from craft_onnx.attribution.attribute import attribute
+
+    if not given["craft"]:
+        return [Found(name, attribute(model, x, classes, name, **options), {})]
+    every = given["craft"].attribute(x, list(dict.fromkeys(given["concepts"])), name, **options)
+    return [
+        Found(f"{name}-concept{k}", every.of(k), {"concept": k, "concept_name": label})
+        for k, label in zip(every.concepts, every.names, strict=True)
+    ]
 
 
 class Meter:
@@ -111,10 +144,11 @@ class Meter:
         self._moved = reached
 
 
-def _doubt(found: "Attribution") -> None:
+def _doubt(one: Found) -> None:
+    found = one.attribution
     if found.residual is not None and "steps" in found.options and found.residual.max() > DOUBTFUL:
         missed = f"{100 * found.residual.max():.0f} %"
-        say(f"{found.method}: a map misses the change that it is to add up to by {missed}; more --steps come closer.")
+        say(f"{one.label}: a map misses the change that it is to add up to by {missed}; more --steps come closer.")
 
 
 def _described(model: "SplitModel", name: str, logits: Any, class_id: int) -> Written:
@@ -130,16 +164,24 @@ def _described(model: "SplitModel", name: str, logits: Any, class_id: int) -> Wr
     }
 
 
-def _write(folder: Path, model: "SplitModel", name: str, picture: Any, found: "Attribution", i: int) -> Written:
+def _write(folder: Path, model: "SplitModel", name: str, picture: Any, one: Found, i: int) -> Written:
     """The files of one map, as JSON values."""
     from craft_onnx.show.overlay import write_png
 
-    files = [f"{name}-{found.method}.png", f"{name}-{found.method}.npy"]
+    found, files = one.attribution, [f"{name}-{one.label}.png", f"{name}-{one.label}.npy"]
     write_png(folder / files[0], _overlay(model, picture, found, i))
     np.save(folder / files[1], found.maps[i])
     residual = None if found.residual is None else float(found.residual[i])
     fields = {name: value for name, value in found.to_json().items() if name != "values"}
-    return {**fields, "value": float(found.values[i]), "residual": residual, "files": files}
+    return {**fields, **one.concept, "value": float(found.values[i]), "residual": residual, "files": files}
+
+
+def _titled(one: Written) -> str:
+    """The method of a map, and its concept."""
+    if "concept" not in one:
+        return str(one["method"])
+    name = "" if one["concept_name"] == str(one["concept"]) else f" {one['concept_name']}"
+    return f"{one['method']}, concept {one['concept']}{name}"
 
 
 def _overlay(model: "SplitModel", picture: Any, found: "Attribution", i: int) -> Any:
@@ -179,6 +221,8 @@ def _write_page(folder: Path, written: list[Written]) -> None:
 def _sentence(one: Written) -> str:
     explained = f"class {one['explained']}" + (f" ({one['name']})" if one["name"] else "")
     predicted = "as predicted" if one["predicted"] == one["explained"] else f"predicted is class {one['predicted']}"
+    if "concept" in one["maps"][0]:
+        return f"Explained are concepts of {explained}, {predicted}."
     return f"Explained is {explained}, {predicted}; its value is {one['maps'][0]['value']:.4g}."
 
 
@@ -199,4 +243,5 @@ class _Shown(Sequence[Any]):
         one = self._maps[index]
         picture = shrunk(open_pictures(self._folder / one["files"][0])[0], PAGE_SIDE)
         residual = "" if one["residual"] is None else f", residual {one['residual']:.1e}"
-        return Illustration(picture, one["method"] + residual)
+        value = f", value {one['value']:.4g}" if "concept" in one else ""
+        return Illustration(picture, _titled(one) + value + residual)

@@ -48,6 +48,50 @@ def test_all_methods_on_a_model_file_and_a_sheet_of_them(run, converted, picture
     assert written[0]["maps"][0]["files"] == ["green_00-saliency.png", "green_00-saliency.npy"]
 
 
+def test_concepts_of_a_bundle(run, fitted_bundle, pictures, tmp_path, entries):
+    chosen = [pictures / "red_00.png", pictures / "blue_01.png"]
+    done = run(
+        "attribute", fitted_bundle, *chosen, "--concept", 2, "--concept", 0,
+        "--method", "gradcam", "--method", "saliency", "-o", tmp_path / "o",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [(one["picture"], one["predicted"], one["explained"]) for one in done.json] == [
+        ("red_00", 0, 0), ("blue_01", 2, 0),
+    ]  # fmt: skip
+    shown = done.json[0]["maps"]
+    assert [(one["method"], one["concept"]) for one in shown] == [
+        ("gradcam", 2), ("gradcam", 0), ("saliency", 2), ("saliency", 0),
+    ]  # fmt: skip
+    assert {"red_00-gradcam-concept2.png", "red_00-saliency-concept0.npy", "red_00.png", "index.html"} < set(
+        entries(tmp_path / "o")
+    )
+    craft = co.Craft.load(fitted_bundle)
+    x = craft.halves_.model.preprocess(cv2.imread(str(chosen[0]))[..., ::-1])
+    expected = craft.attribute(x, [2, 0], "saliency")
+    np.testing.assert_allclose(np.load(shown[3]["files"][1]), expected.maps[0, 1], rtol=1e-3, atol=1e-6)
+    assert shown[3]["value"] == pytest.approx(expected.values[0, 1], rel=1e-5)
+    assert shown[3]["concept_name"] == "0"
+    assert "concept 2" in (tmp_path / "o" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--concept", 3], "no concept 3 among 3"),
+        (["--concept", 0, "--class-id", 1], "no concepts of class 1"),
+        (["--concept", 0, "--at", "act1"], "no concepts at act1"),
+        (["--concept", 7, "--method", "all"], "no concept 7"),
+    ],
+)
+def test_concepts_that_are_not_there(refused, fitted_bundle, pictures, tmp_path, options, problem):
+    assert problem in refused("attribute", fitted_bundle, pictures / "red_00.png", "-o", tmp_path / "o", *options)
+
+
+def test_a_model_file_has_no_concepts(refused, converted, pictures, tmp_path):
+    text = refused("attribute", converted, pictures / "red_00.png", "--concept", 0, "-o", tmp_path / "o")
+    assert "a model without concepts" in text and "craft-onnx fit" in text
+
+
 def test_of_all_methods_those_that_the_model_cannot_do_are_left_out(run, split_bundle, pictures, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise co.UnsupportedOperator("Spline has no rule.", "Cut after it.")

@@ -84,10 +84,13 @@ def _decomposed(craft: "Craft", concept: int, pictures: "Pictures", given: dict[
     """Sub-concepts with their importances for the concept and for the class."""
     from craft_onnx.cli import steps
     from craft_onnx.cli.watching import WatchedImages
+    from craft_onnx.concepts.recursion import check_concept
     from craft_onnx.runtime.predictions import PreparedPictures
 
     model = craft.halves_.model
     assert model is not None
+    check_concept(concept, len(craft.concept_bank_))
+    model.at(given["at"])  # is there, before anything takes time
     _, kept = steps.pictures_of_class(model, pictures, craft.class_id_, given["keep_all"], given["batch_size"])
     assert model.preprocessing is not None
     images = WatchedImages(PreparedPictures(pictures, model.preprocessing, kept))

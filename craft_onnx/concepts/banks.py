@@ -89,10 +89,10 @@ def _at(banks: list[Concepts], cut: str) -> bool:
 
 
 def _missing(manifest: Manifest, class_id: int | None, cut: str | None, trail: Trail) -> InputError:
-    asked = ("" if class_id is None else f" of class {class_id}") + ("" if cut is None else f" at {cut}")
-    asked += _part_of(trail)
+    asked = f"sub-concepts{_part_of(trail).removeprefix(',')}" if trail else "concepts"
+    asked += ("" if class_id is None else f" of class {class_id}") + ("" if cut is None else f" at {cut}")
     remedy = f"It has: {_all(manifest)}." if manifest.concepts else "Fit some first: craft-onnx fit."
-    return InputError(f"The bundle has no concepts{asked}.", remedy)
+    return InputError(f"The bundle has no {asked}.", remedy)
 
 
 def _all(manifest: Manifest) -> str:

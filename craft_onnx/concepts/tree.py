@@ -70,8 +70,8 @@ def _title(craft: "Craft", concept: int) -> str:
 
 
 def _note(craft: "Craft", concept: int) -> str:
-    known = craft.importance_
-    parts = [] if known is None else [f"class {known.values[concept]:.2f}"]
-    if craft.parent_ is not None and craft.parent_importance_ is not None:
-        parts.insert(0, f"concept {craft.parent_.concept}: {craft.parent_importance_.values[concept]:.2f}")
-    return f"importance: {', '.join(parts)}"
+    known, above = craft.importance_, craft.parent_importance_
+    parts = [] if known is None else [f"class: {known.values[concept]:.2f}"]
+    if craft.parent_ is not None and above is not None:
+        parts.insert(0, f"concept {craft.parent_.concept}: {above.values[concept]:.2f}")
+    return f"importance for {', '.join(parts)}"

@@ -245,3 +245,17 @@ def test_an_onnx_file_is_cut_at_any_earlier_layer(make_model, images, tmp_path):
     craft.fit(images, class_id=2)
     sub = craft.decompose(0, "Relu_1", 3)
     assert sub.estimate_parent_importance(nb_design=16).shape == (3,)
+
+
+def test_the_tree_starts_at_the_class_and_shows_what_was_decomposed(parent, sub):
+    sub.estimate_parent_importance(nb_design=16)
+    sub.estimate_importance(nb_design=16)
+    parent.children_ = [sub]
+    # Asked of either, the tree is the same; it shows the decomposed concept however unimportant it is.
+    for craft in (parent, sub):
+        texts = [text.get_text() for text in craft.plot_concept_tree(nb_most_important_concepts=1).axes[0].texts]
+        shown = [text for text in texts if text.startswith("Concept")]
+        assert texts[0] == "class 2" and "Concept 1 at Relu_3" in shown
+        assert sum("Relu_1" in text for text in shown) == 1
+    values = sub.parent_importance_.values
+    assert any(f"concept 1: {values.max():.2f}" in text for text in texts)

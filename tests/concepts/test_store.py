@@ -337,7 +337,7 @@ def test_errors_say_which_sub_concepts_there_are(tree):
     bundle, _, subs = tree
     subs[0].save()
     there = r"It has: class 2 at Relu_5; class 2 at Relu_3, of concept 0 at Relu_5\."
-    with pytest.raises(InputError, match=rf"no concepts of class 2, of concept 3\. {there}"):
+    with pytest.raises(InputError, match=rf"no sub-concepts of concept 3 of class 2\. {there}"):
         Craft.load(bundle.folder, 2, parent=3)
-    with pytest.raises(InputError, match=rf"no concepts at Relu_1, of concept 0\. {there}"):
+    with pytest.raises(InputError, match=rf"no sub-concepts of concept 0 at Relu_1\. {there}"):
         Craft.load(bundle.folder, cut="Relu_1", parent=0)

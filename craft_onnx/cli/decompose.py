@@ -46,12 +46,13 @@ if TYPE_CHECKING:
     help="Points of a Sobol design, where importances are sampled: through whole layers, which takes long.",
 )
 @click.option("--keep-all", is_flag=True, help="Take all pictures, not only those predicted as the class.")
-@click.option("--tree", type=options.PathType, help="Draw the tree of the class to this PNG file.")
-@click.option("--force", is_flag=True, help="Replace the file of --tree if it exists.")
+@click.option(
+    "--tree", type=options.PathType, help="Draw the tree of the class to this PNG file, in place of one there."
+)
 @options.running
 @options.batches
 @options.verbosity
-def command(bundle: Path, images: tuple[str, ...], tree: Path | None, force: bool, **given: Any) -> None:
+def command(bundle: Path, images: tuple[str, ...], tree: Path | None, **given: Any) -> None:
     """Find what a concept of BUNDLE is made of at an earlier layer, in IMAGES (folder, files or glob), and store it.
 
     The sub-concepts replace those that the bundle has of the same concept at the same cut. IMAGES are those of the fit,
@@ -65,7 +66,7 @@ def command(bundle: Path, images: tuple[str, ...], tree: Path | None, force: boo
 
     steps.check_writable(bundle)
     if tree is not None:
-        check_new_file(tree, force)
+        check_new_file(tree, force=True)
     *above, concept = given["concepts"]
     craft = Craft.load(
         bundle, given["class_id"], None if above else given["cut"], given["providers"], given["threads"],
@@ -76,7 +77,7 @@ def command(bundle: Path, images: tuple[str, ...], tree: Path | None, force: boo
     sub.save(bundle)
     say(f"Stored the sub-concepts of concept {craft.labels()[concept]} at {given['at']} in {bundle}")
     if tree is not None:
-        _draw(sub, tree, force)
+        _draw(sub, tree)
     result(sub.summary())
 
 
@@ -107,9 +108,9 @@ def _decomposed(craft: "Craft", concept: int, pictures: "Pictures", given: dict[
     return sub
 
 
-def _draw(craft: "Craft", path: Path, force: bool) -> None:
+def _draw(craft: "Craft", path: Path) -> None:
     from craft_onnx.files import new_file
 
-    with new_file(path, force) as staged:
+    with new_file(path, force=True) as staged:
         craft.plot_concept_tree().savefig(staged, format="png")
     say(f"Drew {path}")

@@ -1,7 +1,7 @@
 """Make the pictures of the documents: ``python docs/make_pictures.py [FOLDER]``; drawn birds, nothing else.
 
-Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png and
-importances.png, by default into docs/pictures.
+Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png,
+importances.png, choice.png and fidelity.png, by default into docs/pictures.
 """
 
 import sys
@@ -29,6 +29,7 @@ MARGIN, HEADING, BIRD, GAP, TEXT = 0.12, 0.52, 1.75, 0.08, 0.95  # inches
 ENLARGED = 4  # times the 96 pixels of a bird
 DPI = 76  # files of less than 300 kB
 INK, GREY = "#222222", "#666666"
+RANKINGS = ("sobol", "contribution", "tcav", "random")
 
 
 def examined(folder: Path) -> audit.Examination:
@@ -133,6 +134,9 @@ def main(folder: Path) -> None:
         one = craft.plot_image_concepts(image, nb_most_important_concepts=4, alpha=OPACITY, interpolation="bicubic")
         save(concepts_figure(found), folder / "concepts.png")
         save(one, folder / "image_concepts.png")
+        choice = craft.choose_number_of_concepts(numbers=range(2, 15))
+        save(craft.plot_choice(choice), folder / "choice.png")
+        save(craft.plot_fidelity(rankings=RANKINGS), folder / "fidelity.png")
         save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
 
 

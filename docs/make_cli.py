@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name("cli.md")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 EXAMPLE = re.compile(r"(?<=^```console\n)(\$ .*?)(?=^```)", re.MULTILINE | re.DOTALL)
 LINES = 24  # of output shown
-METAVARS = {"integer range": "N", "path": "PATH", "text": "TEXT"}
+METAVARS = {"integer range": "N", "float range": "X", "path": "PATH", "text": "TEXT"}
 
 
 def updated(text: str) -> str:

@@ -198,3 +198,32 @@ def test_raw_pictures_are_refused(craft, pictures):
 def test_before_fit(bundles, some):
     with pytest.raises(NotFittedError):
         Craft(SplitModel(bundles["mlp"])).attribute(some)
+
+
+# Share of the maps whose maximum is on the tag, at least; cells and segments of the black-box methods are coarse.
+ON_THE_TAG = {
+    "gradient_input": 0.8, "smoothgrad": 0.8, "guided_backprop": 0.8, "integrated_gradients": 0.8, "gradcam": 0.8,
+    "reciprocam": 0.8, "occlusion": 0.8, "rise": 0.8,
+}  # fmt: skip  # a method and its share side by side
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory):
+    from craft_onnx_models.birds import audit
+
+    return audit.examine(audit.prepare("shortcut", tmp_path_factory.mktemp("birds") / "bundle"), "shortcut")
+
+
+@pytest.mark.parametrize("method", ON_THE_TAG)
+def test_maps_of_the_concept_of_the_tag_lie_on_the_tag(examined, method):
+    """On pictures that the concepts were not fitted on; the tag covers a hundredth of a picture."""
+    from craft_onnx_models.birds import TAGGED, draw_many, pictures
+
+    birds = [bird for bird in draw_many(8, [TAGGED], seed=99) if bird.shows("tag")]
+    masks = np.stack([bird.masks["tag"] for bird in birds])
+    options = {"steps": 16} if method == "integrated_gradients" else FEW.get(method, {}) | {"batch_size": 16}
+    options = {"n_masks": 400} if method == "rise" else options
+    tag = examined.audit.found("tag").concept
+    found = examined.craft.attribute(examined.model.preprocess(pictures(birds)), tag, method, **options)
+    assert masks.mean() < 0.02 and len(birds) >= 6
+    assert co.pointing_game(found.maps[:, 0], masks, tolerance=4).mean() >= ON_THE_TAG[method]

@@ -1,7 +1,7 @@
 """Make the pictures of the documents: ``python docs/make_pictures.py [FOLDER]``; drawn birds, nothing else.
 
 Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png,
-importances.png, choice.png and fidelity.png, by default into docs/pictures.
+concept_attributions.png, importances.png, choice.png and fidelity.png, by default into docs/pictures.
 """
 
 import sys
@@ -16,9 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from craft_onnx.attribution.registry import methods
 from craft_onnx.concepts.craft import Craft
+from craft_onnx.show.attributions import attribution_overlay, attribution_sheet
 from craft_onnx.show.colours import hex_code
-from craft_onnx.show.overlay import concept_overlay
+from craft_onnx.show.overlay import concept_overlay, write_png
 from craft_onnx_models.birds import Bird, audit
 
 Picture = NDArray[np.uint8]
@@ -27,6 +29,7 @@ OPACITY = 0.85
 SHOWN_BIRDS, SHOWN_CONCEPTS, SHOWN_CROPS = 5, 3, 4
 MARGIN, HEADING, BIRD, GAP, TEXT = 0.12, 0.52, 1.75, 0.08, 0.95  # inches
 ENLARGED = 4  # times the 96 pixels of a bird
+TILE = 136  # pixels
 DPI = 76  # files of less than 300 kB
 INK, GREY = "#222222", "#666666"
 RANKINGS = ("sobol", "contribution", "tcav", "random")
@@ -119,6 +122,20 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
 
 
+def concept_attributions(found: audit.Examination) -> Picture:
+    """The concept that stands for the tag on a bird, by every attribution method, side by side."""
+    tag, bird = found.audit.found("tag"), chosen_birds(found)[0]
+    assert tag is not None
+    side = ENLARGED * len(bird.picture)
+    picture = np.asarray(cv2.resize(bird.picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+    x = found.model.preprocess(bird.picture)
+    overlays = [
+        attribution_overlay(picture, found.craft.attribute(x, tag.concept, name).maps[0, 0], one.relative)
+        for name, one in methods().items()
+    ]
+    return np.asarray(attribution_sheet(picture, overlays, ["picture", *methods()], columns=6, side=TILE), np.uint8)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
@@ -134,6 +151,7 @@ def main(folder: Path) -> None:
         one = craft.plot_image_concepts(image, nb_most_important_concepts=4, alpha=OPACITY, interpolation="bicubic")
         save(concepts_figure(found), folder / "concepts.png")
         save(one, folder / "image_concepts.png")
+        write_png(folder / "concept_attributions.png", concept_attributions(found))
         choice = craft.choose_number_of_concepts(numbers=range(2, 15))
         save(craft.plot_choice(choice), folder / "choice.png")
         save(craft.plot_fidelity(rankings=RANKINGS), folder / "fidelity.png")

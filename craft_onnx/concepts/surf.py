@@ -7,7 +7,8 @@ logits and half the absolute difference of the probabilities. That is taken from
 summary of the paper, whose full text was not at hand. What they leave open is settled here as follows:
 
 * Presence is U, the coefficients by non-negative least squares, here averaged over the positions.
-* There is one concept bank for all classes, that of the class of the fit; the paper has one for each.
+* `Craft.surf` takes one concept bank for all classes, that of the class of the fit; the paper has one for each, which
+  `surf` takes as well: ``{class_id: craft.concept_bank_}``.
 * alpha_ik is what the logit of class i loses when concept k alone is removed, per unit of its presence, both averaged
   over the images. Where h is pooling and a linear layer these are its weights seen from the concepts, and the
   surrogate is h(U W) exactly. Total Sobol indices have no unit and no sign and cannot be added up to logits.
@@ -16,7 +17,7 @@ summary of the paper, whose full text was not at hand. What they leave open is s
 A benchmark number of the paper is therefore not to be compared with one of these; numbers of the same images are.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from craft_onnx.errors import InputError
 
 Floats = NDArray[np.floating]
 Array = NDArray[np.float64]
+EVERY = -1  # stands for all classes, where one concept bank explains them
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def surrogate_error(logits: Floats, approximated: Floats) -> SurrogateError:
 def surf(
     h: Callable[[Floats], Floats],
     encode: Callable[[Floats, Floats], Floats],
-    w: Floats,
+    w: Floats | Mapping[int, Floats],
     activations: Iterable[Floats],
     repeats: int = 5,
     seed: int = 0,
@@ -167,8 +169,8 @@ def surf(
         Activations (n, ..., p), channels last, to logits (n, classes).
     encode : callable
         ``encode(activations, w)`` -> coefficients (n, ..., k).
-    w : array (k, p)
-        Concept bank.
+    w : array (k, p), or mapping of int to array
+        Concept bank; or the bank of each class, as in the paper: the logits of these classes are then compared.
     activations : iterable of arrays (n, ..., p)
         In batches, each looked at once.
     repeats : int
@@ -180,18 +182,39 @@ def surf(
     -------
     Surf
     """
+    banks = w if isinstance(w, Mapping) else {EVERY: w}
     rng = np.random.default_rng(seed)
-    own, *others = [Gathering(h, encode, bank) for bank in (w, *(_directions(rng, w) for _ in range(repeats)))]
+    own, *others = [
+        {i: Gathering(h, encode, made(bank)) for i, bank in banks.items()}
+        for made in (lambda bank: bank, *[lambda bank: _directions(rng, bank)] * repeats)
+    ]
+    logits = _gathered(h, activations, [own, *others])
+    logits = logits if EVERY in banks else logits[:, list(banks)]
+    error = surrogate_error(logits, _joined(own))
+    random_concepts = tuple(surrogate_error(logits, _joined(one)) for one in others)
+    dealt = tuple(surrogate_error(logits, _joined(own, rng)) for _ in range(repeats))
+    return Surf(error.mae, error.emd, random_concepts, dealt)
+
+
+def _gathered(
+    h: Callable[[Floats], Floats], activations: Iterable[Floats], explanations: list[dict[int, Gathering]]
+) -> Array:
+    """Show every batch to all of them; the model's logits."""
     parts = []
     for a in activations:
         parts.append(h(a))
-        for one in (own, *others):
-            one.add(a)
-    logits = np.concatenate(parts)
-    error = surrogate_error(logits, own.logits())
-    random_concepts = tuple(surrogate_error(logits, one.logits()) for one in others)
-    dealt = tuple(surrogate_error(logits, own.logits(_moved(rng, len(w)))) for _ in range(repeats))
-    return Surf(error.mae, error.emd, random_concepts, dealt)
+        for explanation in explanations:
+            for one in explanation.values():
+                one.add(a)
+    return np.concatenate(parts)
+
+
+def _joined(explanation: dict[int, Gathering], rng: np.random.Generator | None = None) -> Array:
+    """The surrogate's logits, each class's from its own bank; with `rng`, importances are dealt out anew."""
+    orders = {i: None if rng is None else _moved(rng, len(one.w)) for i, one in explanation.items()}
+    if EVERY in explanation:
+        return explanation[EVERY].logits(orders[EVERY])
+    return np.stack([one.logits(orders[i])[:, i] for i, one in explanation.items()], axis=1)
 
 
 def _directions(rng: np.random.Generator, w: Floats) -> Floats:

@@ -85,6 +85,16 @@ def test_concepts_of_a_model_beat_random_ones(bundles, images):
     assert craft.surf(images, seed=1).random_concepts != found.random_concepts
 
 
+def test_a_bank_for_each_class_is_used_for_its_logit_alone(linear):
+    w, a, h = linear
+    wrong = np.random.default_rng(3).random((2, P)).astype(np.float32)
+    assert surf(h, encode, {2: w, 0: w[::-1]}, [a[:7], a[7:]], repeats=1).mae < 1e-5
+    mixed = surf(h, encode, {3: w, 1: wrong}, [a], repeats=2)
+    alone = surf(h, encode, {1: wrong}, [a], repeats=2)
+    assert np.isclose(mixed.mae, alone.mae / 2, rtol=1e-4) and alone.mae > 0.01
+    assert len(mixed.random_concepts) == len(mixed.random_importances) == 2
+
+
 def test_one_concept_and_a_concept_that_is_nowhere(linear):
     w, a, h = linear
     assert surf(h, encode, w[:1], [a], repeats=1).random_importances[0].mae == surf(h, encode, w[:1], [a]).mae

@@ -29,7 +29,7 @@ class EvaluatedConcepts(ConceptExtractor):
     """`ConceptExtractor` with the methods that say how good its concepts are."""
 
     def deletion(self, images: Any = None, ranking: "Ranking" = "sobol", seed: int = 0) -> "ConceptCurve":
-        """Remove the concepts, the most important first (the fidelity analysis of the CRAFT paper); the faster the logit falls the better.
+        """Remove the concepts, the most important first; the faster the logit falls the better (CRAFT, fidelity).
 
         Parameters
         ----------

@@ -1,7 +1,8 @@
 """How faithful a ranking of concepts is: what becomes of the logit when concepts go or come in its order.
 
-Concept deletion and insertion (the fidelity analysis of the CRAFT paper): y(m) = h((u * m) W)[class] with one mask m in {0, 1} a concept,
-which is 0 for the first s concepts of the ranking (deletion) or for all others (insertion), for s from 0 to k.
+Concept deletion and insertion (the fidelity analysis of the CRAFT paper): y(m) = h((u * m) W)[class] with one mask m
+in {0, 1} a concept, which is 0 for the first s concepts of the ranking (deletion) or for all others (insertion), for s
+from 0 to k.
 """
 
 from collections.abc import Callable, Sequence

@@ -227,3 +227,16 @@ def test_maps_of_the_concept_of_the_tag_lie_on_the_tag(examined, method):
     found = examined.craft.attribute(examined.model.preprocess(pictures(birds)), tag, method, **options)
     assert masks.mean() < 0.02 and len(birds) >= 6
     assert co.pointing_game(found.maps[:, 0], masks, tolerance=4).mean() >= ON_THE_TAG[method]
+
+
+def test_the_concept_goes_with_the_pixels_of_its_map(examined):
+    from craft_onnx_models.birds import TAGGED, draw_many, pictures
+
+    x = examined.model.preprocess(pictures(draw_many(4, [TAGGED], seed=99)))
+    tag = examined.audit.found("tag").concept
+    maps = examined.craft.attribute(x, tag, "gradcam").maps[:, 0]
+    target, noise = concept_target(examined.craft, tag), np.random.default_rng(0).random(maps.shape)
+    areas = [co.deletion(examined.model, x, each, target, steps=10).areas.mean() for each in (maps, noise)]
+    assert areas[0] < areas[1] / 2
+    areas = [co.insertion(examined.model, x, each, target, steps=10).areas.mean() for each in (maps, noise)]
+    assert areas[0] > areas[1] * 1.5

@@ -224,6 +224,10 @@ def test_mistakes_are_told_in_two_sentences(parent, sub, images, small_net, weig
         assert str(error.value).startswith(said)
     with pytest.raises(InputError, match="does not come behind"):
         sub.decompose(0, "Relu_3", 2, 0.5)
+    positions = Craft(parent.halves_.model, number_of_concepts=4, patch_size=16, crops=None)
+    positions.fit(images[:2], class_id=2)
+    with pytest.raises(InputError, match="no crops to decompose"):
+        positions.decompose(0, "Relu_1")
     apart = Craft(small_net.first_half(weights), small_net.second_half(weights, "mlp"), **SETTINGS)
     apart.fit(images)
     with pytest.raises(InputError, match="were given apart, which have no layer 'Relu_1'"):

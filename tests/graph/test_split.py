@@ -9,7 +9,7 @@ from craft_onnx.graph.cuts import find_cuts, recommended_cut
 from craft_onnx.graph.load import check
 from craft_onnx.graph.names import layers_of
 from craft_onnx.graph.normalize import normalize
-from craft_onnx.graph.split import split
+from craft_onnx.graph.split import segment, split
 
 # The halves run the same float32 operators as the whole; onnxruntime fuses some differently.
 CLOSE = 2e-6
@@ -34,6 +34,19 @@ def test_halves_of_normalized_models_pass_all_checks(any_net, run):
     for cut in find_cuts(model):
         for half in assert_halves(model, cut.tensor, run, (3, 32, 32)):
             check(half)
+
+
+def test_the_segment_between_two_cuts_of_every_family(any_net, run):
+    cuts = find_cuts(any_net)
+    first, last = cuts[0].tensor, cuts[-1].tensor
+    (g_first, h_first), (g_last, _) = split(any_net, first), split(any_net, last)
+    between = segment(h_first, last)
+    check(between)
+    x = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    expected, actual = run(g_last, x), run(between, run(g_first, x))
+    assert np.abs(actual - expected).max() <= CLOSE * np.abs(expected).max()
+    with pytest.raises(InputError, match="does not come behind"):
+        segment(split(any_net, last)[1], first)
 
 
 def test_small_trained_models(trained, run):

@@ -1,10 +1,11 @@
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from craft_onnx.errors import InputError
-from craft_onnx.runtime.crops import Crops, grid_corners, random_corners, stream_crops
+from craft_onnx.runtime.crops import Crops, ResizedCrops, grid_corners, random_corners, stream_crops
 
 
 def _images(n=3, height=40, width=52, channels=3, layout="NCHW", dtype=np.float32):
@@ -201,3 +202,32 @@ def test_an_abandoned_stream_leaves_no_threads():
     next(stream)
     stream.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_selected_crops_are_those_of_the_indices(layout):
+    images = np.random.default_rng(0).random((4, 3, 20, 24) if layout == "NCHW" else (4, 20, 24, 3)).astype(np.float32)
+    crops = Crops.grid(images, 8, layout)
+    chosen = crops.select([1, 2, 11, len(crops) - 1])
+    assert np.array_equal(np.asarray(chosen), np.asarray(crops)[[1, 2, 11, -1]])
+    assert chosen.origin(2) == crops.origin(11) and chosen.shape == (4, *crops.shape[1:])
+    twice = chosen.select([0, 3])
+    assert np.array_equal(twice[1], crops[len(crops) - 1])
+    batches = np.concatenate(list(stream_crops(chosen, (16, 12), 3)))
+    assert np.array_equal(batches, np.concatenate(list(stream_crops(crops, (16, 12), 5)))[[1, 2, 11, -1]])
+    resized = ResizedCrops(chosen, (16, 12))
+    assert len(resized) == 4 and all(np.array_equal(resized[i], batches[i]) for i in range(4))
+
+
+def test_images_without_chosen_crops_are_not_made():
+    class Lazy(list):
+        asked: ClassVar[set] = set()
+
+        def __getitem__(self, index):
+            self.asked.add(index)
+            return super().__getitem__(index)
+
+    chosen = Crops.grid(Lazy(np.zeros((5, 3, 16, 16), np.float32)), 8).select([0, 13])
+    Lazy.asked.clear()
+    list(stream_crops(chosen, (8, 8), 4))
+    assert Lazy.asked == {0, chosen.origin(1)[0]}

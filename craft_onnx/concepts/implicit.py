@@ -70,7 +70,8 @@ def _pulled_back(w: Array, ridges: Array, support: NDArray[np.bool_], v: Array) 
     spectrum = np.linalg.eigvalsh(gram)
     # The eigenvalues of every G_SS lie between those of G: where G is well conditioned, all of them are.
     if spectrum[-1] <= REFINE_ABOVE * spectrum[0]:
-        return solve_supports(gram, v, support, np.linalg.inv(gram)) @ w
+        inverse: Array = np.linalg.inv(gram).astype(np.float64)
+        return solve_supports(gram, v, support, inverse) @ w
     return _by_pseudo_inverse(w, ridges, support, v)
 
 

@@ -87,7 +87,9 @@ def test_a_target_of_the_activations_is_differentiated_where_it_is_read(model, i
     np.testing.assert_allclose(gradcam(model, inputs, Channel(channels), **options), share * a, rtol=1e-6, atol=1e-8)
     total = a.sum(axis=(1, 2), keepdims=True)
     weight = a[0].size * share * share**2 / (2 * share**2 + total * share**3)
-    np.testing.assert_allclose(gradcam_pp(model, inputs, Channel(channels), **options), weight * a, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(
+        gradcam_pp(model, inputs, Channel(channels), **options), weight * a, rtol=1e-5, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])

@@ -123,10 +123,12 @@ def method(
 
 
 def methods() -> dict[str, Method]:
-    """All methods of the package by name, loaded."""
-    for module in MODULES:
-        importlib.import_module(f"craft_onnx.attribution.{module}")
-    return METHODS
+    """All methods by name, those of the package loaded and first: whatever was imported before, in the same order."""
+    files = [f"craft_onnx.attribution.{module}" for module in MODULES]
+    for file in files:
+        importlib.import_module(file)
+    places = {file: place for place, file in enumerate(files)}
+    return dict(sorted(METHODS.items(), key=lambda item: places.get(item[1].function.__module__, len(files))))
 
 
 def find_method(name: str) -> Method:

@@ -18,7 +18,7 @@ from craft_onnx.errors import InputError
 from craft_onnx.runtime.batches import as_array
 
 if TYPE_CHECKING:
-    from craft_onnx.concepts.craft import Craft
+    from craft_onnx.concepts.plots import ConceptPlots
 
 Floats = NDArray[np.floating]
 Array = NDArray[np.float64]
@@ -164,7 +164,7 @@ class PicturesOfConcepts(ConceptExtractor):
 
 
 def top_image_overlays(
-    craft: "Craft", images: Any, order: NDArray[np.intp], nb_images: int, *style: Any
+    craft: "ConceptPlots", images: Any, order: NDArray[np.intp], nb_images: int, *style: Any
 ) -> list[list[NDArray[np.uint8]]]:
     """For every concept of `order`, its top images (H, W, 3) uint8 RGB with its own map on them."""
     images = craft.images_of_fit() if images is None else as_images(images)

@@ -47,9 +47,9 @@ class Bottleneck(nn.Module):
 
 
 def resnet50():
-    """He et al. 2015, table 1, an eighth as wide."""
+    """He et al. 2015, the bottlenecks of table 1, an eighth as wide and less deep."""
     layers, channels = [conv(3, 8, 7, 2), nn.MaxPool2d(3, 2, 1)], 8
-    for stage, (width, blocks) in enumerate([(8, 3), (16, 4), (32, 6), (64, 3)]):
+    for stage, (width, blocks) in enumerate([(8, 2), (16, 2), (32, 3), (64, 2)]):
         for block in range(blocks):
             layers.append(Bottleneck(channels, width, 4 * width, 2 if stage and not block else 1))
             channels = 4 * width
@@ -59,7 +59,7 @@ def resnet50():
 def regnet():
     """RegNetY: grouped bottlenecks as wide inside as outside, with squeeze and excitation."""
     layers, channels = [conv(3, 8, 3, 2)], 8
-    for width, blocks in [(16, 1), (32, 2), (48, 4)]:
+    for width, blocks in [(16, 1), (32, 2), (48, 2)]:
         for block in range(blocks):
             layers.append(Bottleneck(channels, width, width, 1 if block else 2, width // 8, squeeze=True))
             channels = width
@@ -94,14 +94,14 @@ def _mobile(stages, activation, squeeze):
 
 
 def mobilenet_v2():
-    """Sandler et al. 2018, table 2, a quarter as wide."""
-    stages = [(1, 4, 1, 1), (6, 6, 2, 2), (6, 8, 3, 2), (6, 16, 4, 2), (6, 24, 3, 1), (6, 40, 3, 2), (6, 80, 1, 1)]
+    """Sandler et al. 2018, table 2, a quarter as wide and less deep."""
+    stages = [(1, 4, 1, 1), (6, 6, 2, 2), (6, 8, 2, 2), (6, 16, 2, 2), (6, 24, 1, 1), (6, 40, 2, 2), (6, 80, 1, 1)]
     return _mobile([(*stage, 3) for stage in stages], nn.ReLU6, squeeze=False)
 
 
 def efficientnet():
-    """Tan and Le 2019, table 1, a quarter as wide."""
-    stages = [(1, 4, 1, 1, 3), (6, 6, 2, 2, 3), (6, 10, 2, 2, 5), (6, 20, 3, 2, 3), (6, 28, 3, 1, 5), (6, 48, 4, 2, 5)]
+    """Tan and Le 2019, table 1, a quarter as wide and less deep."""
+    stages = [(1, 4, 1, 1, 3), (6, 6, 1, 2, 3), (6, 10, 2, 2, 5), (6, 20, 1, 2, 3), (6, 28, 2, 1, 5), (6, 48, 1, 2, 5)]
     return _mobile(stages, nn.SiLU, squeeze=True)
 
 
@@ -122,7 +122,7 @@ class Dense(nn.Module):
 def densenet():
     """Huang et al. 2016: BatchNorm and ReLU before the convolutions, where they cannot be merged into them."""
     layers, channels, growth = [conv(3, 16, 7, 2), nn.MaxPool2d(3, 2, 1)], 16, 8
-    for blocks in (3, 6, 4):
+    for blocks in (2, 4, 3):
         for _ in range(blocks):
             layers.append(Dense(channels, growth))
             channels += growth
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
 class ViT(nn.Module):
     """Dosovitskiy et al. 2020: patches, a class token, positions, encoders."""
 
-    def __init__(self, width=24, heads=3, blocks=4):
+    def __init__(self, width=24, heads=3, blocks=2):
         super().__init__()
         self.patches = nn.Conv2d(3, width, 16, 16)
         self.token = nn.Parameter(torch.randn(1, 1, width))
@@ -201,7 +201,7 @@ class ChannelNorm(nn.LayerNorm):
 def convnext():
     """Liu et al. 2022, the stages of the tiny one, narrow and less deep."""
     layers = [nn.Conv2d(3, 8, 4, 4), ChannelNorm(8)]
-    for stage, blocks in enumerate((2, 2, 3, 2)):
+    for stage, blocks in enumerate((1, 1, 2, 1)):
         width = 8 << stage
         if stage:
             layers += [ChannelNorm(width // 2), nn.Conv2d(width // 2, width, 2, 2)]

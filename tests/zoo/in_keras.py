@@ -1,6 +1,7 @@
 """Networks of Keras: built with weights that matter, and differentiated by TensorFlow itself."""
 
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -8,10 +9,9 @@ import tensorflow
 from numpy.typing import NDArray
 
 from zoo.catalogue import Network
-from zoo.weights import pictures, varied
+from zoo.weights import calibration, statistics, varied
 
 Array = NDArray[Any]
-CALIBRATION = 8  # pictures whose statistics the BatchNormalizations take
 
 
 def build(network: Network) -> Any:
@@ -61,14 +61,19 @@ def _without_softmax(net: Any) -> Any:
 
 
 def _calibrate(net: Any, shape: tuple[int, ...]) -> None:
-    """Give every BatchNormalization the statistics of random pictures, so that nothing dies out or explodes."""
-    norms = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    net(pictures(CALIBRATION, shape, np.random.default_rng(2)), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
+    """Give every BatchNormalization statistics of what comes to it from random pictures."""
+    layer_type, rng = keras.layers.BatchNormalization, np.random.default_rng(3)
+    call = layer_type.call
+
+    def take(layer: Any, x: Any, **options: Any) -> Any:
+        channels = np.moveaxis(x.numpy(), layer.axis, -1)
+        mean, variance = statistics(channels.reshape(-1, channels.shape[-1]), rng)
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(variance)
+        return call(layer, x, **options)
+
+    with mock.patch.object(layer_type, "call", take):
+        net(calibration(shape), training=False)
 
 
 def _in_float64(net: Any) -> Any:

@@ -12,10 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.catalogue import Network, import_torchvision
-from zoo.weights import pictures, varied
+from zoo.weights import calibration, statistics, varied
 
 Array = NDArray[Any]
-CALIBRATION = 8  # pictures whose statistics the BatchNormalizations take
 
 
 def build(network: Network) -> nn.Module:
@@ -80,11 +79,18 @@ _BUILDERS = {"torchvision": _torchvision, "timm": _timm, "trained": _trained}
 
 
 def _calibrate(net: nn.Module, shape: tuple[int, ...]) -> None:
-    """Give every BatchNormalization the statistics of random pictures, so that nothing dies out or explodes."""
+    """Give every BatchNormalization statistics of what comes to it from random pictures."""
+    rng = np.random.default_rng(3)
+
+    def take(module: _BatchNorm, inputs: tuple[torch.Tensor, ...]) -> None:
+        channels = inputs[0].movedim(1, -1)
+        mean, variance = statistics(channels.reshape(-1, channels.shape[-1]).numpy(), rng)
+        module.running_mean.copy_(torch.tensor(mean))
+        module.running_var.copy_(torch.tensor(variance))
+
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for module in norms:
-        module.momentum = 1.0
-        module.train()
+    handles = [module.register_forward_pre_hook(take) for module in norms]
     with torch.no_grad():
-        net(torch.tensor(pictures(CALIBRATION, shape, np.random.default_rng(2))))
-    net.eval()
+        net(torch.tensor(calibration(shape)))
+    for handle in handles:
+        handle.remove()

@@ -20,7 +20,7 @@ from zoo.catalogue import Network
 from zoo.weights import pictures
 
 Array = NDArray[Any]
-ROWS = 5  # the models are exported with another batch
+ROWS, FEW, LARGE = 12, 5, 128  # pictures at once; of sides from LARGE on, few
 
 
 def main(job: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def _built(network: Network) -> tuple[dict[str, Any], Any]:
     framework = importlib.import_module("zoo.in_keras" if _is_keras(network) else "zoo.in_torch")
     net = framework.build(network)
     rng = np.random.default_rng(1)
-    x = pictures(ROWS, network.shape, rng)
+    x = pictures(FEW if network.shape[1] >= LARGE else ROWS, network.shape, rng)
     logits = framework.logits(net, x)
     cotangent = rng.standard_normal(logits.shape).astype(np.float32)
     expected = tuple(framework.gradient(net, x, cotangent, wide) for wide in (False, True))
@@ -99,7 +99,7 @@ def _converted(net: Any, network: Network, x: Array, logits: Callable[..., Array
         warnings.simplefilter("ignore")  # that outputs hardly vary shows in the record
         conversion = convert(net, input_shape=network.shape)
     model = conversion.model
-    error = disagreement(logits(net, x), run_array(session_of(model), x, ROWS))
+    error = disagreement(logits(net, x), run_array(session_of(model), x, len(x)))
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     save(model, file, f"{file.stem}.bin" if size > FILE_LIMIT else None)
     return {"error": max(error, *conversion.errors.values())}, model

@@ -27,10 +27,27 @@ def varied(weights: Array, rng: np.random.Generator) -> Array | None:
     return rng.uniform(low, high, weights.shape)
 
 
+def statistics(x: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Mean and variance for a BatchNormalization, from its input x (n, channels): what comes out is about 1 in size.
+
+    The true mean would leave small differences of large numbers, the true variance of an idle channel would blow up
+    what little it has: layer by layer, such a network amplifies rounding, as trained ones do not.
+    """
+    mean = 0.1 * rng.standard_normal(x.shape[1]) * np.sqrt((x**2).mean(0))
+    variance = ((x - mean) ** 2).mean(0)
+    return mean, np.maximum(variance, variance.mean())
+
+
+def calibration(shape: tuple[int, ...]) -> Array:
+    """Pictures to take such statistics from, with structure and without: (32, *shape)."""
+    rng = np.random.default_rng(2)
+    return np.concatenate([pictures(16, shape, rng), rng.standard_normal((16, *shape), np.float32)])
+
+
 def pictures(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Random pictures with structure of every size, of unit variance: (count, *shape).
 
-    White noise alone looks the same everywhere to a deep network, which then amplifies rounding.
+    White noise alone looks the same to a deep network wherever it looks.
     """
     channels_last = shape[-1] == 3
     side, channels = shape[1 if channels_last else 2], shape[2 if channels_last else 0]

@@ -22,7 +22,7 @@ from craft_onnx_converters.exported import Options
 
 FAMILIES = ("resnet50", "mobilenet_v2", "efficientnet", "regnet", "densenet", "convnext", "vit", "swin")
 KERAS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "DenseNet121", "ConvNeXtTiny")
-PICTURE, SMALL = (3, 64, 64), (32, 32, 3)
+PICTURE, SMALL = (3, 64, 64), (64, 64, 3)
 ROWS = 5  # not the batch that a network is exported with
 
 

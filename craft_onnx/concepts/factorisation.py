@@ -1,4 +1,4 @@
-"""From activations to concepts: A ~ U W, all non-negative."""
+"""From activations to concepts: A ~ U W, all non-negative; `semi_nmf` is its like for signed activations."""
 
 import warnings
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from craft_onnx.errors import InputError
 from craft_onnx.extras import require
 
 Encoder = Literal["nnls", "sklearn"]
+Factoriser = Literal["nmf", "semi_nmf"]
 AFTER_RELU = "Cut the model after a ReLU, or where activations are not negative for another reason."
 
 
@@ -98,18 +99,30 @@ def factorise(
     solver = nmf(
         number_of_concepts, alpha_W=alpha, init="nndsvda", tol=tol, max_iter=max_iter, random_state=random_state
     )
-    with _blas_threads(a.size * number_of_concepts):
-        u = _quietly(lambda: solver.fit_transform(a.astype(np.float64) / scale if normalize else a))
-    w = _unit_rows(solver.components_) if normalize else solver.components_.astype(np.float32)
+    with blas_threads(a.size * number_of_concepts):
+        u = quietly(lambda: solver.fit_transform(a.astype(np.float64) / scale if normalize else a))
+    w = (unit_rows(solver.components_) if normalize else solver.components_).astype(np.float32)
     if encoder == "nnls" or normalize:
         u = encode(a, w, encoder, alpha)
+    return as_found(a, u, w, solver.n_iter_, solver.n_iter_ < max_iter, scale)
+
+
+def as_found(
+    a: NDArray[np.floating],
+    u: NDArray[np.floating],
+    w: NDArray[np.float32],
+    n_iter: int,
+    converged: bool,
+    scale: float,
+) -> Factorisation:
+    """W (k, p) and U (n, k) of activations (n, p) with their evidence."""
     return Factorisation(
         w=w,
         u=u.astype(np.float32),
         relative_error=relative_error(a, u, w),
         kkt_residual=float(kkt_residual(a, w, u).max()),
-        n_iter=solver.n_iter_,
-        converged=solver.n_iter_ < max_iter,
+        n_iter=n_iter,
+        converged=converged,
         scale=scale,
     )
 
@@ -140,7 +153,7 @@ def encode_as_sklearn(
     check_activations(a)
     solve = require("sklearn.decomposition", "build").non_negative_factorization
     h = w.astype(a.dtype, copy=False)
-    u, _, _ = _quietly(
+    u, _, _ = quietly(
         lambda: solve(a, H=h, n_components=len(h), update_H=False, alpha_W=alpha, tol=tol, max_iter=max_iter)
     )
     return np.asarray(u)
@@ -156,14 +169,19 @@ def relative_error(a: NDArray[np.floating], u: NDArray[np.floating], w: NDArray[
     return float(np.sqrt(missed / total)) if total else 0.0
 
 
-def check_activations(a: NDArray[np.floating], remedy: Callable[[], str] | None = None) -> None:
-    """Raise InputError when activations are not finite or negative; `remedy` says what to do about negative ones."""
+def check_finite(a: NDArray[np.floating]) -> None:
+    """Raise InputError when activations are not finite."""
     if not np.isfinite(a).all():
         bad = a[~np.isfinite(a)]
         raise InputError(
             f"The activations hold {bad.size} values that are not finite ({bad[0]}).",
             "Look for such values in the pictures and in the model's weights.",
         )
+
+
+def check_activations(a: NDArray[np.floating], remedy: Callable[[], str] | None = None) -> None:
+    """Raise InputError when activations are not finite or negative; `remedy` says what to do about negative ones."""
+    check_finite(a)
     lowest = float(a.min(initial=0.0))
     if lowest < 0:
         raise InputError(
@@ -196,13 +214,13 @@ def _scale(a: NDArray[np.floating]) -> float:
     return mean
 
 
-def _blas_threads(multiplications: int) -> AbstractContextManager[Any]:
+def blas_threads(multiplications: int) -> AbstractContextManager[Any]:
     """One thread for small products: others, which wait for each other hundreds of times, cost more than they save."""
     limits = require("threadpoolctl", "build").threadpool_limits
     return limits(1 if multiplications < SERIAL else None)
 
 
-def _quietly(solve: Callable[[], Any]) -> Any:
+def quietly(solve: Callable[[], Any]) -> Any:
     """Without ConvergenceWarning: whether it converged is part of the result."""
     category = require("sklearn.exceptions", "build").ConvergenceWarning
     with warnings.catch_warnings():
@@ -210,6 +228,7 @@ def _quietly(solve: Callable[[], Any]) -> Any:
         return solve()
 
 
-def _unit_rows(w: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit_rows(w: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows of unit length; rows of zeros stay."""
     lengths = np.linalg.norm(w, axis=1, keepdims=True)
-    return (w / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    return w / np.where(lengths > 0, lengths, 1.0)

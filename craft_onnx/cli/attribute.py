@@ -53,6 +53,7 @@ def _option_names(name: str) -> str:
     metavar="K",
     help="Explain this concept of the bundle's (of --class-id, fitted --at a layer) instead of a class.",
 )
+@options.sub_concepts
 @click.option("--at", help="Layer that gradcam, gradcam_pp and reciprocam look at. [default: the bundle's first cut]")
 @click.option("--steps", type=click.IntRange(1), help="Gradients that integrated_gradients takes. [default: 50]")
 @click.option("--samples", type=click.IntRange(1), help="Noisy copies that smoothgrad and its kin take. [default: 50]")
@@ -69,7 +70,8 @@ def command(model: Path, images: tuple[str, ...], names: tuple[str, ...], output
 
     Writes, for every picture and method, NAME-METHOD.png, the map over the picture, and NAME-METHOD.npy, the map itself
     in the pixels of the model's input; for several maps NAME.png, all of them side by side; index.html, a page; and
-    index.json, the numbers, which are also printed. With --concept, the files are NAME-METHOD-conceptK.
+    index.json, the numbers, which are also printed. With --concept, the files are NAME-METHOD-conceptK, and for
+    sub-concepts NAME-METHOD-conceptN-K.
     """
     from craft_onnx.cli.classes import check_class
     from craft_onnx.cli.maps import explain_into
@@ -98,13 +100,15 @@ def open_model(path: Path, given: dict[str, Any]) -> "SplitModel":
     Raises
     ------
     InputError
-        If it does not, or a bundle is told otherwise, or a file is asked for concepts.
+        If it does not, or a bundle is told otherwise, or a file is asked for concepts, or sub-concepts have no number.
     """
     from craft_onnx.description import Preprocessing
     from craft_onnx.runtime.model import load
     from craft_onnx.runtime.predictions import unknown_preprocessing
 
     fields = options.preprocessing_fields(given)
+    if given["parent"] and not given["concepts"]:
+        raise InputError("--parent says whose sub-concepts, and no --concept says which.", "Give --concept K too.")
     if fields and path.is_dir():
         raise InputError(
             f"The bundle {path} says itself how pictures become its input, if anything does.",
@@ -133,7 +137,9 @@ def open_concepts(model: "SplitModel", given: dict[str, Any]) -> "tuple[Craft, S
     from craft_onnx.attribution.targets import check_range
     from craft_onnx.concepts.craft import Craft
 
-    craft = Craft.load(model.bundle, given["class_id"], given["at"], given["providers"], given["threads"])
+    craft = Craft.load(
+        model.bundle, given["class_id"], given["at"], given["providers"], given["threads"], parent=given["parent"]
+    )
     check_range(given["concepts"], len(craft.concept_bank_), "concept")
     at_their_cut = craft.halves_.model
     return craft, model if at_their_cut is None else at_their_cut

@@ -18,16 +18,10 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=options.PathType)
 @options.images
 @click.option("--class-id", type=click.IntRange(0), help="Class of the concept, where the bundle has several.")
-@click.option(
-    "--concept",
-    "concepts",
-    type=click.IntRange(0),
-    multiple=True,
-    required=True,
-    help="Number of the concept; twice for a sub-concept: that of the concept, then its own; and so on.",
-)
+@click.option("--concept", type=click.IntRange(0), required=True, help="Number of the concept.")
+@options.sub_concepts
 @click.option("--at", required=True, help="Earlier cut of the bundle where to look for its sub-concepts.")
-@click.option("--cut", help="Layer of the concept, where the bundle has concepts of the class at several.")
+@click.option("--cut", help="Layer of the concept, where the bundle has several such.")
 @click.option(
     "-k", "--number-of-concepts", type=click.IntRange(1), default=5, show_default=True, help="Sub-concepts to find."
 )
@@ -67,11 +61,10 @@ def command(bundle: Path, images: tuple[str, ...], tree: Path | None, **given: A
     steps.check_writable(bundle)
     if tree is not None:
         check_new_file(tree, force=True)
-    *above, concept = given["concepts"]
+    concept = given["concept"]
     craft = Craft.load(
-        bundle, given["class_id"], None if above else given["cut"], given["providers"], given["threads"],
-        parent=[*([given["cut"]] if given["cut"] else []), *above] if above else None,
-    )  # fmt: skip  # the path to the concept on one line
+        bundle, given["class_id"], given["cut"], given["providers"], given["threads"], parent=given["parent"]
+    )
     craft.batch_size = given["batch_size"]
     sub = _decomposed(craft, concept, open_pictures(list(images)), given)
     sub.save(bundle)

@@ -24,6 +24,7 @@ NAME_BYTES = 200  # of a file, which may have 255 with what is added
 @options.output("Folder for the pictures, JSON files and the page.")
 @click.option("--class-id", type=click.IntRange(0), help="Class whose concepts to use. [default: the only one stored]")
 @click.option("--cut", help="Layer whose concepts to use. [default: the first that has any]")
+@options.sub_concepts
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Concepts to draw.")
 @options.running
 @options.verbosity
@@ -40,7 +41,7 @@ def command(bundle: Path, images: tuple[str, ...], output: Path, force: bool, **
     check_new_folder(output, force)
     with timed("Loaded the bundle"):
         craft = Craft.load(
-            bundle, given["class_id"], cut=given["cut"], providers=given["providers"], threads=given["threads"]
+            bundle, given["class_id"], given["cut"], given["providers"], given["threads"], parent=given["parent"]
         )
     pictures = open_pictures(list(images))
     with new_folder(output, force) as folder, timed(f"Explained on {craft.halves_.provider}"):
@@ -54,7 +55,7 @@ def command(bundle: Path, images: tuple[str, ...], output: Path, force: bool, **
 
 def explain_into(folder: Path, craft: "Craft", pictures: "Pictures", top: int) -> list[dict[str, Any]]:
     """Write the files of every picture that can be read, and the page; what was written, as JSON values."""
-    from craft_onnx.report.compose import class_title, concept_page
+    from craft_onnx.report.compose import concept_page, concepts_title
     from craft_onnx.report.page import write_page
 
     names = file_names(pictures.names)
@@ -64,12 +65,13 @@ def explain_into(folder: Path, craft: "Craft", pictures: "Pictures", top: int) -
             card, summary = _write(folder, craft, names[i], picture, top)
             cards.append(card)
             written.append(summary)
-    write_page(folder, concept_page(craft, f"Concepts of {class_title(craft)}", cards))
+    write_page(folder, concept_page(craft, concepts_title(craft), cards))
     return written
 
 
 def _write(folder: Path, craft: "Craft", name: str, picture: Any, top: int) -> "tuple[PictureCard, dict[str, Any]]":
     """The files of one picture: its card for the page, and what was written."""
+    from craft_onnx.concepts.evidence import origin
     from craft_onnx.report.compose import LONGEST_SIDE, overlay, picture_card
     from craft_onnx.report.images import shrunk
     from craft_onnx.show.overlay import contact_sheet, write_png
@@ -90,6 +92,7 @@ def _write(folder: Path, craft: "Craft", name: str, picture: Any, top: int) -> "
         "predicted": explanation.prediction[0].class_id,
         "prediction": card.prediction,
         "explained": craft.class_id_,
+        **origin(craft),
         "concepts": concepts,
         "files": files,
     }

@@ -33,7 +33,7 @@ class Found(NamedTuple):
     attribution : Attribution
         The maps.
     concept : dict
-        Its number and its name, as JSON values; empty for a class.
+        Its number, its name, its cut and what it is part of, as JSON values; empty for a class.
     """
 
     label: str
@@ -113,12 +113,19 @@ def _found(
 ) -> list[Found]:
     """What a method finds of the classes, or of every concept."""
     from craft_onnx.attribution.attribute import attribute
+    from craft_onnx.concepts.evidence import numbers_above, origin
 
     if not given["craft"]:
         return [Found(name, attribute(model, x, classes, name, **options), {})]
-    every = given["craft"].attribute(x, list(dict.fromkeys(given["concepts"])), name, **options)
+    craft = given["craft"]
+    every = craft.attribute(x, list(dict.fromkeys(given["concepts"])), name, **options)
+    above = numbers_above(craft)
     return [
-        Found(f"{name}-concept{k}", every.of(k), {"concept": k, "concept_name": label})
+        Found(
+            f"{name}-concept{'-'.join(map(str, (*above, k)))}",
+            every.of(k),
+            {"concept": k, "concept_name": label, **origin(craft)},
+        )
         for k, label in zip(every.concepts, every.names, strict=True)
     ]
 
@@ -181,7 +188,8 @@ def _titled(one: Written) -> str:
     if "concept" not in one:
         return str(one["method"])
     name = "" if one["concept_name"] == str(one["concept"]) else f" {one['concept_name']}"
-    return f"{one['method']}, concept {one['concept']}{name}"
+    kind = "sub-concept" if one["parent"] else "concept"
+    return f"{one['method']}, {kind} {one['concept']}{name}"
 
 
 def _overlay(model: "SplitModel", picture: Any, found: "Attribution", i: int) -> Any:
@@ -222,8 +230,12 @@ def _sentence(one: Written) -> str:
     explained = f"class {one['explained']}" + (f" ({one['name']})" if one["name"] else "")
     predicted = "as predicted" if one["predicted"] == one["explained"] else f"predicted is class {one['predicted']}"
     if "concept" in one["maps"][0]:
-        return f"Explained are concepts of {explained}, {predicted}."
+        return f"Explained are {_concepts(one['maps'][0]['parent'])} of {explained}, {predicted}."
     return f"Explained is {explained}, {predicted}; its value is {one['maps'][0]['value']:.4g}."
+
+
+def _concepts(parent: dict[str, Any] | None) -> str:
+    return "concepts" if parent is None else f"sub-concepts of concept {parent['concept']} at {parent['cut']}"
 
 
 class _Shown(Sequence[Any]):

@@ -96,7 +96,7 @@ def _shape(context: click.Context, parameter: click.Parameter, text: str | None)
 converting = _all(
     click.option("--input-shape", callback=_shape, help="Shape of one input without the batch, e.g. 3,224,224."),
     click.option("--inputs", multiple=True, help="Input tensor of a frozen .pb graph, e.g. input:0."),
-    click.option("--outputs", multiple=True, help="Output tensor of a frozen .pb graph, e.g. logits:0."),
+    click.option("--outputs", multiple=True, help="Which of several outputs holds the scores, e.g. logits:0."),
     click.option(
         "--allow-pickle", is_flag=True, help="Load a pickled PyTorch module. This EXECUTES CODE from the file."
     ),
@@ -171,6 +171,39 @@ fitting = _all(
         help="Points of a Sobol design, where importances are sampled.",
     ),
     click.option("--keep-all", is_flag=True, help="Fit on all pictures, not only on those predicted as the class."),
+)
+
+
+class ConceptPath(click.ParamType):
+    """The concepts that lead to sub-concepts: 3, 3/0 for those of a sub-concept, layer4/3 for those at a cut."""
+
+    name = "N, N/N or CUT/N"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """As `craft_onnx.concepts.banks.find_bank` takes them: numbers, and the name of a cut before its number."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split("/")
+        if all(part.isdecimal() for part in parts):
+            return tuple(int(part) for part in parts)
+        cut, _, number = str(value).rpartition("/")
+        if not cut or not number.isdecimal():
+            problem = f"{value!r} is neither the number of a concept nor such as 3/0 or layer4/3."
+            self.fail(problem, parameter, context)
+        return cut, int(number)
+
+
+def _joined(context: click.Context, parameter: click.Parameter, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """One path of those that were given, None of none."""
+    return tuple(part for path in given for part in path) or None
+
+
+sub_concepts = click.option(
+    "--parent",
+    type=ConceptPath(),
+    multiple=True,
+    callback=_joined,
+    help="Take the sub-concepts of this concept: its number; 3/0 goes on to those of its sub-concept 0.",
 )
 
 choosing_class = _all(

@@ -1,6 +1,7 @@
 """Which concept bank of a bundle a user means, and what each is part of."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.bundle import Bundle
@@ -51,7 +52,7 @@ def trail_to(manifest: Manifest, bank: Concepts) -> Trail:
     """The concepts that lead to a bank, from the class down, with their cuts; none to the concepts of a class."""
     if bank.parent is None or bank.parent_concept is None:
         return ()
-    above = next(each for each in manifest.concepts if each.id == bank.parent)
+    above = _bank_above(manifest, bank)
     return (*trail_to(manifest, above), (above.cut, bank.parent_concept))
 
 
@@ -63,6 +64,24 @@ def descendants(manifest: Manifest, identifier: str) -> set[str]:
         below = {bank.id for bank in manifest.concepts if bank.parent in below}
         found |= below
     return found
+
+
+def parent_of(manifest: Manifest, bank: Concepts) -> dict[str, Any] | None:
+    """What sub-concepts are part of, as JSON values; None for the concepts of a class."""
+    if bank.parent is None or bank.parent_concept is None:
+        return None
+    above = _bank_above(manifest, bank)
+    name = above.names.get(str(bank.parent_concept), str(bank.parent_concept))
+    return {"concept": bank.parent_concept, "name": name, "cut": above.cut, "parent": parent_of(manifest, above)}
+
+
+def in_words(manifest: Manifest, bank: Concepts) -> str:
+    """The class and the cut of a bank, and the concepts that lead to it."""
+    return f"class {bank.class_id} at {bank.cut}{_part_of(trail_to(manifest, bank))}"
+
+
+def _bank_above(manifest: Manifest, bank: Concepts) -> Concepts:
+    return next(each for each in manifest.concepts if each.id == bank.parent)
 
 
 def _trail_of(parent: Path) -> Trail:
@@ -97,9 +116,7 @@ def _missing(manifest: Manifest, class_id: int | None, cut: str | None, trail: T
 
 def _all(manifest: Manifest) -> str:
     """Every bank in words."""
-    return "; ".join(
-        f"class {bank.class_id} at {bank.cut}{_part_of(trail_to(manifest, bank))}" for bank in manifest.concepts
-    )
+    return "; ".join(in_words(manifest, bank) for bank in manifest.concepts)
 
 
 def _part_of(trail: Trail) -> str:

@@ -26,7 +26,7 @@ def provenance(craft: "ConceptExtractor") -> dict[str, Any]:
     return {
         "model_sha256": model.manifest.files[model.manifest.graph("model").file] if model else None,
         "source_sha256": model.manifest.source.sha256 if model else None,
-        "cut": model.cut.name if model else None,
+        **origin(craft),
         "tensor": model.cut.tensor if model else None,
         "concepts": craft.stored_as_,
         "class_id": craft.class_id_,
@@ -34,6 +34,18 @@ def provenance(craft: "ConceptExtractor") -> dict[str, Any]:
         "random_state": craft.random_state,
         "versions": versions(),
     }
+
+
+def origin(craft: "ConceptExtractor") -> dict[str, Any]:
+    """The cut of concepts, and what sub-concepts are part of: JSON values, None where there is none."""
+    model = craft.halves_.model
+    return {"cut": model.cut.name if model else None, "parent": _parent(craft)}
+
+
+def numbers_above(craft: "ConceptExtractor") -> tuple[int, ...]:
+    """Numbers of the concepts that lead to sub-concepts, from the class down; none to the concepts of a class."""
+    parent = craft.parent_
+    return () if parent is None else (*numbers_above(parent.craft), parent.concept)
 
 
 def summary(craft: "ConceptExtractor") -> dict[str, Any]:
@@ -76,13 +88,11 @@ def _parent(craft: "ConceptExtractor") -> dict[str, Any] | None:
     parent = craft.parent_
     if parent is None:
         return None
-    model = parent.craft.halves_.model
     return {
         "concept": parent.concept,
         "name": parent.craft.labels()[parent.concept],
-        "cut": model.cut.name if model else None,
         "quantile": parent.quantile,
-        "parent": _parent(parent.craft),
+        **origin(parent.craft),
     }
 
 

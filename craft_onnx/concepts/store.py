@@ -137,7 +137,7 @@ def _set_parent(craft: "Craft", bank: Concepts, facts: dict[str, Any] | None, pa
 
 
 def name_concept(
-    bundle: Bundle, concept: int, name: str, class_id: int | None = None, cut: str | None = None
+    bundle: Bundle, concept: int, name: str, class_id: int | None = None, cut: str | None = None, parent: Any = None
 ) -> Concepts:
     """Name a concept of a bundle; the name is shown wherever the concept is.
 
@@ -149,7 +149,7 @@ def name_concept(
         Its number.
     name : str
         Its name; an empty one takes the name away.
-    class_id, cut : int, str, optional
+    class_id, cut, parent : int, str, int or sequence, optional
         Which concepts, see `find_bank`.
 
     Returns
@@ -162,7 +162,7 @@ def name_concept(
     InputError
         If there is no such concept.
     """
-    bank = find_bank(bundle, class_id, cut)
+    bank = find_bank(bundle, class_id, cut, parent)
     count = _read_facts(bundle, bank)["settings"]["number_of_concepts"]
     if not 0 <= concept < count:
         raise InputError(f"There is no concept {concept}.", f"Concepts go from 0 to {count - 1}.")

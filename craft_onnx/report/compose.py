@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.concepts.evidence import provenance
+from craft_onnx.concepts.evidence import numbers_above, provenance
 from craft_onnx.concepts.importance import ranking
-from craft_onnx.report.content import ConceptCard, LocalConcept, Page, PictureCard, Value
+from craft_onnx.report.content import ConceptCard, LocalConcept, Page, PictureCard, Table, Value
 from craft_onnx.report.images import shrunk
 from craft_onnx.show.overlay import concept_overlay, heatmap
 
@@ -25,6 +25,10 @@ BAND = 256  # rows of a picture drawn at once
 INTRO = (
     "Concepts the model uses for this class, found in crops of pictures. Importance is the total Sobol index of a "
     "concept for the logit; the contribution has a sign."
+)
+SUB_INTRO = (
+    "What a concept is made of at an earlier layer, found in the crops where it is strongest. Importance is the total "
+    "Sobol index of a sub-concept for the logit of the class; the contribution has a sign."
 )
 
 
@@ -46,8 +50,32 @@ def concept_cards(craft: "Craft", crops: int = CROPS_OF_A_CONCEPT) -> list[Conce
 
 
 def concept_page(craft: "Craft", title: str, pictures: Iterable[PictureCard]) -> Page:
-    """The page of a class's concepts and of explained pictures."""
-    return Page(title, INTRO, facts(craft), concept_cards(craft), list(pictures))
+    """The page of a class's concepts, or of sub-concepts, and of explained pictures."""
+    intro, tables = (INTRO, []) if craft.parent_ is None else (SUB_INTRO, [parent_table(craft)])
+    return Page(title, intro, facts(craft), concept_cards(craft), list(pictures), tables=tables)
+
+
+def concepts_title(craft: "Craft") -> str:
+    """Such as "Concepts of class 6 (coast tern)", or "Sub-concepts of concept 3 (tag), class 6 (coast tern)"."""
+    if craft.parent_ is None:
+        return f"Concepts of {class_title(craft)}"
+    return f"Sub-concepts of {_parent_title(craft)}, {class_title(craft)}"
+
+
+def _parent_title(craft: "Craft") -> str:
+    """Such as "concept 3 (leg tag)", and "concept 3/0" where that is a sub-concept."""
+    assert craft.parent_ is not None
+    name = craft.parent_.craft.names_.get(craft.parent_.concept)
+    return f"concept {'/'.join(map(str, numbers_above(craft)))}" + (f" ({name})" if name else "")
+
+
+def parent_table(craft: "Craft") -> Table:
+    """How important sub-concepts are for what they are part of, and for the class."""
+    own, above, colours = craft.global_importance(), craft.parent_importance_, craft.colours()
+    order = ranking((above or own).values)
+    rows = [[craft.labels()[i], None if above is None else float(above.values[i]), float(own.values[i])] for i in order]
+    columns = ["sub-concept", f"importance for {_parent_title(craft)}", f"for {class_title(craft)}"]
+    return Table("What each is worth", columns, rows, [colours[i] for i in order])
 
 
 def class_title(craft: "Craft") -> str:
@@ -142,8 +170,10 @@ def prediction_text(prediction: Sequence["ClassScore"], count: int = 2) -> str:
 def facts(craft: "Craft") -> dict[str, Value]:
     """The evidence behind the concepts: what was fitted to what, how well, by which software."""
     summary, origin = craft.summary(), provenance(craft)
+    part_of = {"sub-concepts of": _parent_title(craft)} if craft.parent_ else {}
     exact = "exact: the head is linear" if summary["importances_exact"] else "sampled, with 95 % intervals"
     return {
+        **part_of,
         "cut": f"{origin['cut']} ({origin['tensor']})",
         "pictures": summary["n_images"],
         "crops": f"{summary['n_crops']} of {craft.patch_size} x {craft.patch_size} pixels",

@@ -41,7 +41,7 @@ def test_what_cannot_be_decomposed_is_refused_and_nothing_is_written(run, refuse
         (("--concept", 7, *ASKED), "There is no concept 7"),
         (("--concept", 0, *ASKED[:2], "--at", "act9"), "It is cut at act2, act1"),
         (("--concept", 0, *ASKED[:2], "--at", "act2"), "The concepts are at 'act2' themselves"),
-        (("--concept", 0, "--concept", 1, *ASKED), "no sub-concepts of concept 0 of class 0"),
+        (("--parent", 0, "--concept", 1, *ASKED), "no sub-concepts of concept 0 of class 0"),
     ]:
         assert said in refused("decompose", fitted, *reds, *arguments, "--tree", tmp_path / "tree.png")
     assert entries(tmp_path) == before

@@ -142,7 +142,7 @@ def test_file_names(names, expected):
 
 def test_a_name_shows_in_explanations_summaries_and_the_page(run, fitted, pictures, tmp_path):
     done = run("name", fitted, 1, " the <b>red</b> square ")
-    assert done.json == {"class_id": 0, "cut": "act2", "concept": 1, "name": "the <b>red</b> square"}
+    assert done.json == {"class_id": 0, "cut": "act2", "parent": None, "concept": 1, "name": "the <b>red</b> square"}
     done = run("explain", fitted, pictures / "red_00.png", "-o", tmp_path / "e")
     assert {c["concept"]: c["name"] for c in done.json[0]["concepts"]}[1] == "the <b>red</b> square"
     explanation = json.loads((tmp_path / "e" / "red_00.json").read_text())

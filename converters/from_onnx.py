@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from craft_onnx.errors import InputError
 from craft_onnx.extras import require
 from craft_onnx_converters.exported import Exported, Options
 from craft_onnx_converters.loading import existing_file
@@ -21,12 +22,12 @@ def export(source: str | Path, options: Options) -> Exported:
     source : path
         An ONNX file.
     options : Options
-        Not needed here.
+        `outputs` chooses one of several.
 
     Raises
     ------
     InputError
-        If it is missing, corrupt or no ONNX, or has several inputs or outputs.
+        If it is missing, corrupt or no ONNX, or has several inputs, or several outputs and none is chosen.
     UnsupportedOperator
         If onnxruntime lacks an operator of it.
     MissingExtra
@@ -34,13 +35,15 @@ def export(source: str | Path, options: Options) -> Exported:
     """
     require("onnx", "build")
     from craft_onnx.graph.load import image_input, load, logits_output, read_description
+    from craft_onnx.graph.outputs import with_output
+    from craft_onnx.runtime.proof import session_of
     from craft_onnx.runtime.sessions import Session
 
-    path = existing_file(Path(source))
-    model = load(path)
+    path, output = existing_file(Path(source)), _chosen(options)
+    model = with_output(load(path), output) if output else load(path)
     image_input(model)
     logits_output(model)
-    session = Session(path)
+    session = session_of(model) if output else Session(path)
     (image,) = session.inputs
 
     def evaluate(x: NDArray[Any]) -> NDArray[Any]:
@@ -50,6 +53,15 @@ def export(source: str | Path, options: Options) -> Exported:
     return Exported(
         model, evaluate, description.framework, path, image.shape[0] if image.shape else None, description=description
     )
+
+
+def _chosen(options: Options) -> str | None:
+    """The output that is asked for."""
+    if options.inputs:
+        raise InputError(f"An ONNX file has its own input, not {options.inputs[0]}.", "Leave --inputs out.")
+    if len(options.outputs) > 1:
+        raise InputError(f"The outputs {', '.join(options.outputs)} were asked for.", "Choose one with --outputs.")
+    return options.outputs[0] if options.outputs else None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=options.PathType)
-@click.option("--of", metavar="TENSOR", help="Layer or tensor whose derivative is taken. [default: the model's output]")
+@click.option("--of", metavar="TENSOR", help="Layer, tensor or output whose derivative is taken. [default: the output]")
 @click.option("--wrt", metavar="TENSOR", help="Layer or tensor with respect to which. [default: the model's input]")
 @click.option("--pair", is_flag=True, help="Write a forward and a backward graph: one forward, many cotangents.")
 @click.option(
@@ -40,7 +40,7 @@ def command(
 
     for path in paths_of(output, pair):
         check_new_file(path, force)
-    graph = normalized(model)
+    graph = normalized(model, of)
     names = _tensor(graph, of), _tensor(graph, wrt)
     with timed("Differentiated, written and proven"):
         made = write_gradient(graph, output, *names, pair=pair, rules=rules, force=force)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def normalized(path: Path) -> "ir.Model":
-    """The normalized model of an ONNX file.
+def normalized(path: Path, output: str | None = None) -> "ir.Model":
+    """The normalized model of an ONNX file; of one with several outputs, the part that leads to the tensor `output`.
 
     Raises
     ------
@@ -21,6 +21,7 @@ def normalized(path: Path) -> "ir.Model":
     """
     require("onnx_ir", "build")
     from craft_onnx.graph.load import load
+    from craft_onnx.graph.outputs import with_output
     from craft_onnx.runtime.proof import normalize_proven
     from craft_onnx_converters.sources import CONVERTERS
 
@@ -29,7 +30,10 @@ def normalized(path: Path) -> "ir.Model":
     if path.suffix.lower() != ".onnx" and (saved_model or (path.is_file() and path.suffix.lower() in CONVERTERS)):
         raise InputError(f"{path} is not ONNX.", f"Convert it first: craft-onnx convert {path} -o model.onnx")
     with timed(f"Loaded and normalized {path}"):
-        model, steps = normalize_proven(load(path))
+        loaded = load(path)
+        if output is not None and len(loaded.graph.outputs) > 1:
+            loaded = with_output(loaded, output)
+        model, steps = normalize_proven(loaded)
     for step, error in steps.items():
         say(f"  {step}: relative error {error:.1e}", level=1)
     return model

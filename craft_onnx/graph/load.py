@@ -130,7 +130,7 @@ def image_input(model: ir.Model) -> ir.Value:
         If there is none, or several.
     """
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    return _only(inputs, "input", "an image classifier has one: the pictures")
+    return _only(inputs, "input", "an image classifier has one: the pictures", "Export it with one input.")
 
 
 def logits_output(model: ir.Model) -> ir.Value:
@@ -141,13 +141,14 @@ def logits_output(model: ir.Model) -> ir.Value:
     InputError
         If there is none, or several.
     """
-    return _only(list(model.graph.outputs), "output", "an image classifier has one: the scores of the classes")
+    reason = "an image classifier has one: the scores of the classes"
+    return _only(list(model.graph.outputs), "output", reason, "Choose one: craft-onnx convert MODEL --outputs NAME.")
 
 
-def _only(values: list[ir.Value], kind: str, reason: str) -> ir.Value:
+def _only(values: list[ir.Value], kind: str, reason: str, remedy: str) -> ir.Value:
     if len(values) != 1:
         names = ", ".join(str(value.name) for value in values) or "none"
-        raise InputError(f"The model has {len(values)} {kind}s ({names}); {reason}.", f"Export it with one {kind}.")
+        raise InputError(f"The model has {len(values)} {kind}s ({names}); {reason}.", remedy)
     return values[0]
 
 

@@ -187,3 +187,19 @@ def test_split_says_what_stands_in_the_way(run, tmp_path):
     assert "Warning: The bundle has no gradient of h at 'tanh'. No derivative is known of ai.onnx::Det" in done.err
     roles = {graph["role"] for graph in json.loads((tmp_path / "bundle" / "MANIFEST.json").read_text())["graphs"]}
     assert "vjp_g" in roles and "vjp_h" not in roles
+
+
+def test_of_names_one_of_several_outputs(run, model, tmp_path):
+    proto = onnx.load(model)
+    proto.graph.output.insert(0, helper.make_tensor_value_info("pool", TensorProto.FLOAT, ["N", MAPS, 1, 1]))
+    several, output = tmp_path / "several.onnx", tmp_path / "gradient.onnx"
+    onnx.save(proto, several)
+    assert "Choose one: craft-onnx convert MODEL --outputs NAME" in run("gradient", several, "-o", output).err
+    x, cotangent = inputs(CLASSES)
+    found = []
+    for source in (model, several):
+        assert run("gradient", source, "--of", "logits", "-o", output, "--force").code == 0
+        found.append(run_graph(output, x, cotangent)["gradient"])
+    np.testing.assert_array_equal(*found)
+    done = run("gradient", several, "--of", "pool", "-o", output, "--force")
+    assert (done.json["of"], done.json["wrt"]) == ("pool", "x")

@@ -138,3 +138,34 @@ def test_truncated_file(tmp_path):
     source.write_bytes(source.read_bytes()[:200])
     with pytest.raises(InputError, match=r"source\.onnx"):
         convert(source)
+
+
+def write_two_outputs(path):
+    """The tiny classifier, with its feature map for a first output."""
+    proto = onnx.load(write_model(path))
+    proto.graph.output.insert(0, onnx.helper.make_tensor_value_info("activated", 1, ["N", 4, 6, 6]))
+    onnx.save(proto, path)
+    return path
+
+
+def test_one_of_several_outputs_is_chosen(tmp_path):
+    source = write_two_outputs(tmp_path / "source.onnx")
+    path = convert(source, outputs=["scores"]).save(tmp_path / "model.onnx")
+    x = random_batch(5, (3, 8, 8))
+    only = write_model(tmp_path / "only.onnx")
+    np.testing.assert_allclose(run_file(path, x), run_file(only, x), rtol=1e-5)
+    assert [value.name for value in ir.load(path).graph.outputs] == ["scores"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, r"2 outputs \(activated, scores\)"),
+        ({"outputs": ["scores", "activated"]}, "outputs scores, activated were asked for"),
+        ({"outputs": ["score"]}, "no tensor or layer 'score'"),
+        ({"outputs": ["scores"], "inputs": ["image"]}, "has its own input, not image"),
+    ],
+)
+def test_a_choice_of_outputs_that_makes_no_sense(tmp_path, options, problem):
+    with pytest.raises(InputError, match=problem):
+        convert(write_two_outputs(tmp_path / "source.onnx"), **options)

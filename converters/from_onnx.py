@@ -22,7 +22,7 @@ def export(source: str | Path, options: Options) -> Exported:
     source : path
         An ONNX file.
     options : Options
-        `outputs` chooses one of several.
+        `outputs` chooses one of several; `input_shape` fixes sizes that the model leaves open.
 
     Raises
     ------
@@ -34,6 +34,7 @@ def export(source: str | Path, options: Options) -> Exported:
         If onnx is not installed.
     """
     require("onnx", "build")
+    from craft_onnx.graph.input_shape import with_input_shape
     from craft_onnx.graph.load import image_input, load, logits_output, read_description
     from craft_onnx.graph.outputs import with_output
     from craft_onnx.runtime.proof import session_of
@@ -45,6 +46,8 @@ def export(source: str | Path, options: Options) -> Exported:
     logits_output(model)
     session = session_of(model) if output else Session(path)
     (image,) = session.inputs
+    if options.input_shape:
+        model = with_input_shape(model, options.input_shape)
 
     def evaluate(x: NDArray[Any]) -> NDArray[Any]:
         return session.run({image.name: x})[0]

@@ -5,7 +5,9 @@ import pytest
 
 from craft_onnx.description import Description, Preprocessing
 from craft_onnx.errors import CheckFailed, CraftError, InputError, UnsupportedOperator
-from craft_onnx.graph.load import write_description
+from craft_onnx.graph.load import load, write_description
+from craft_onnx.graph.normalize import normalize
+from craft_onnx.graph.reverse.vjp import gradient_graph
 from craft_onnx_converters import convert
 
 from .conftest import random_batch, run_file
@@ -19,6 +21,23 @@ tiny (float[{batch}, 3, 8, 8] image) => (float[{batch}, 4] scores)
     pooled = GlobalAveragePool(activated)
     flat = Reshape(pooled, shape)
     scores = {last}(flat)
+}}
+"""
+
+
+SQUEEZING = """
+<ir_version: 8, opset_import: ["" : 18]> net (float[N,3,H,W] x) => (float[N,5] y) <float[5,3,8,8] w = {{{}}}> {{
+    c = Conv(x, w)
+    s = Shape(c)
+    i = Constant<value=int64 {{2}}>()
+    one = Constant<value=int64 {{1}}>()
+    d = Gather<axis=0>(s, i)
+    t = Equal(d, one)
+    ax = Constant<value=int64[1] {{2}}>()
+    q = If<then_branch = a () => (a1) {{ a1 = Squeeze(c, ax) }}, else_branch = b () => (b1) {{ b1 = Identity(c) }}>(t)
+    r = Relu(q)
+    m = Constant<value=int64[1] {{-1}}>()
+    y = ReduceSum<keepdims=0>(r, m)
 }}
 """
 
@@ -55,6 +74,23 @@ def test_static_batch_becomes_dynamic(tmp_path):
     x = random_batch(4, (3, 8, 8))
     rows = np.concatenate([run_file(source, row[None]) for row in x])
     np.testing.assert_allclose(run_file(path, x), rows, rtol=1e-5)
+
+
+def test_open_sizes_are_fixed(tmp_path):
+    """As PyTorch's older exporter writes squeeze(2) of an open axis: an If with outputs of different ranks."""
+    text = SQUEEZING.format(", ".join(["0.1"] * 960))
+    source = tmp_path / "source.onnx"
+    onnx.save(onnx.parser.parse_model(text), source)
+    with pytest.raises(UnsupportedOperator, match="The number of axes of the tensor 'r'"):
+        gradient_graph(normalize(load(source)))
+    conversion = convert(source, input_shape=(3, 8, 8))
+    assert conversion.model.graph.inputs[0].shape[1:] == (3, 8, 8)
+    assert not any(node.op_type == "If" for node in conversion.model.graph)
+    x = random_batch(3, (3, 8, 8))
+    np.testing.assert_allclose(run_file(conversion.save(tmp_path / "model.onnx"), x), run_file(source, x), rtol=1e-5)
+    gradient_graph(conversion.model)
+    with pytest.raises(InputError, match="does not fit the model's input"):
+        convert(source, input_shape=(1, 8, 8))
 
 
 def test_softmax_is_cut_off(tmp_path):

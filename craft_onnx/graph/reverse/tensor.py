@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from craft_onnx.errors import UnsupportedOperator
 from craft_onnx.graph.inference import note_types
 from craft_onnx.graph.names import layer_of
 from craft_onnx.graph.values import Builder, constant, dimensions
@@ -88,6 +89,17 @@ def name_dimensions(value: ir.Value) -> None:
         value.shape = ir.Shape(named)
 
 
+def _unknown(what: str, value: ir.Value) -> UnsupportedOperator:
+    """The error where shape inference has not found what a derivative needs."""
+    producer = value.producer()
+    source = "an input" if producer is None else f"of {producer.op_type}, layer {layer_of(value)!r}"
+    return UnsupportedOperator(
+        f"The {what} of the tensor {value.name!r} ({source}) is not known, and the derivative there depends on it.",
+        "It may follow from the size of the pictures: fix that with craft-onnx convert MODEL --input-shape 3,224,224; "
+        "or cut the model behind that tensor.",
+    )
+
+
 class Tensor:
     """A value of a graph under construction.
 
@@ -114,7 +126,8 @@ class Tensor:
     def shape(self) -> tuple[int | str, ...]:
         """Sizes, or names of those that are open; equal names stand for equal sizes."""
         sizes = dimensions(self.value)
-        assert sizes is not None, f"the rank of {self.value.name!r} is not known"
+        if sizes is None:
+            raise _unknown("number of axes", self.value)
         return sizes  # type: ignore[return-value]  # `name_dimensions` has named the unknown ones
 
     @property
@@ -125,7 +138,8 @@ class Tensor:
     @property
     def dtype(self) -> ir.DataType:
         """Type of the elements."""
-        assert self.value.dtype is not None, f"the type of {self.value.name!r} is not known"
+        if self.value.dtype is None:
+            raise _unknown("type", self.value)
         return self.value.dtype
 
     @property

@@ -14,7 +14,7 @@ from craft_onnx.graph.load import check
 from craft_onnx.graph.normalize import normalize
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.pair import gradient_pair
-from craft_onnx.graph.reverse.tensor import op
+from craft_onnx.graph.reverse.tensor import Emitter, op
 from craft_onnx.graph.reverse.vjp import gradient_graph
 from craft_onnx.runtime.proof import normalize_proven
 
@@ -46,6 +46,25 @@ IF = f"s = ReduceSum<keepdims=0>(x) z = Constant<value=float {{0.0}}>() c = Grea
 STEP = "b (int64 i, bool k, float[N,3,4,4] u) => (bool l, float[N,3,4,4] v) { l = Identity(k) v = Sin(u) }"
 LOOP = f"n = Constant<value=int64 {{3}}>() c = Constant<value=bool {{1}}>() y = Loop<body = {STEP}>(n, c, x)"
 SCAN = "y = Scan<num_scan_inputs=1, body = b (float[3,4,4] u) => (float[3,4,4] v) { v = Sin(u) }>(x)"
+
+
+def test_a_tensor_of_unknown_rank_is_named():
+    """The length of the shape that Reshape takes is not known here."""
+    body = (
+        "s = Shape(x) z = Constant<value=int64 {0}>() k = Greater(s, z) t = Compress<axis=0>(s, k) r = Reshape(x, t)"
+        " a = Relu(r) m = Constant<value=int64[1] {-1}>() y = ReduceSum<keepdims=0>(a, m)"
+    )
+    with pytest.raises(
+        UnsupportedOperator, match=r"The number of axes of the tensor '(r|a)' \(of (Reshape|Relu), "
+    ) as caught:
+        gradient_graph(normalize(parsed(body, domains='"a" : 1', y="float[N,3,4] y")))
+    assert "--input-shape" in caught.value.remedy and "cut the model behind" in caught.value.remedy
+
+
+def test_a_tensor_of_unknown_type_is_named():
+    emitter = Emitter(parsed("y = Relu(x)"))
+    with pytest.raises(UnsupportedOperator, match=r"The type of the tensor 'u' \(an input\) is not known"):
+        emitter.tensor(ir.Value(name="u")).dtype  # noqa: B018  # a property that raises
 
 
 @pytest.mark.parametrize(("name", "body"), [("If", IF), ("Loop", LOOP), ("Scan", SCAN)])

@@ -236,9 +236,23 @@ def _export_program(program: Any) -> ir.Model:
     torch = require("torch", "torch")
     require("onnxscript", "torch")
     with _exporter_errors():
-        exported = torch.onnx.export(program, dynamo=True, verbose=False)
+        exported = torch.onnx.export(_without_wide_attention(program), dynamo=True, verbose=False)
     model: ir.Model = exported.model
     return model
+
+
+def _without_wide_attention(program: Any) -> Any:
+    """Attention over windows has five axes, of which the exporter takes four: as matrix products it takes any."""
+    torch = require("torch", "torch")
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    calls = [node for node in program.graph.nodes if node.target is attention]
+    if all(call.args[0].meta["val"].ndim == 4 for call in calls):
+        return program
+
+    def products(*arguments: Any, **options: Any) -> Any:
+        return torch.ops.aten._scaled_dot_product_attention_math(*arguments, **options)[0]
+
+    return program.run_decompositions({attention: products})
 
 
 @contextlib.contextmanager

@@ -312,3 +312,25 @@ def test_truncated_files(torch_files, tmp_path, name):
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=name):
         convert(tmp_path / name, input_shape=SHAPE)
+
+
+class WindowAttention(torch.nn.Module):
+    """Attention in every window of 4 x 4 pixels: keys have five axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.project, self.head = torch.nn.Linear(3, 24), torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        windows = x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).flatten(2, 3).permute(0, 2, 3, 1)  # n, windows, 16, 3
+        q, k, v = self.project(windows).unflatten(-1, (3, 2, 4)).permute(3, 0, 4, 1, 2, 5)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.7)
+        return self.head(attended.permute(0, 2, 3, 1, 4).flatten(3).mean((1, 2)))
+
+
+def test_attention_over_windows(tmp_path):
+    torch.manual_seed(0)
+    net, x = WindowAttention(), random_batch(5, SHAPE)
+    conversion = convert(net, input_shape=SHAPE)
+    assert relative(evaluated(net, x), run_file(conversion.save(tmp_path / "model.onnx"), x)) < ROUNDING
+    assert str(find_tensor(conversion.model, "project").name)

@@ -52,12 +52,43 @@ def load(
     ProviderUnavailable
         If a provider is not part of the installed onnxruntime.
     """
-    asked = require_providers(providers)
     if not Path(path).is_file():
-        return SplitModel(Bundle.open(path), asked, threads, cut)
+        return SplitModel(Bundle.open(path), require_providers(providers), threads, cut)
+    return _of_file(Path(path), None if cut is None else [cut], providers, threads)
+
+
+def load_at(
+    path: str | Path, cuts: Sequence[str] | None = None, providers: Providers = "cpu", threads: int | None = None
+) -> "list[SplitModel]":
+    """Open a bundle, or cut an ONNX file, at several places: the model at each of them.
+
+    Parameters
+    ----------
+    path : path
+        As in `load`.
+    cuts : sequence of str, optional
+        Names of cuts, as in `load`; all of a bundle by default.
+    providers, threads
+        As in `load`.
+
+    Raises
+    ------
+    InputError, CheckFailed, ProviderUnavailable
+        As in `load`.
+    """
+    if Path(path).is_file():
+        model, asked = _of_file(Path(path), cuts, providers, threads), None
+    else:
+        model, asked = load(path, providers, threads), cuts
+    return [model.at(cut) for cut in (model.cuts if asked is None else asked)]
+
+
+def _of_file(path: Path, cuts: Sequence[str] | None, providers: Providers, threads: int | None) -> "SplitModel":
+    """An ONNX file as a bundle that goes with the model."""
+    asked = require_providers(providers)
     from craft_onnx.runtime.temporary import temporary_bundle
 
-    bundle, remove = temporary_bundle(Path(path), cut)
+    bundle, remove = temporary_bundle(path, cuts)
     model = SplitModel(bundle, asked, threads)
     weakref.finalize(model, remove)
     return model

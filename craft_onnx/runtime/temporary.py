@@ -3,7 +3,7 @@
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def temporary_bundle(path: Path, cut: str | int | None) -> tuple[Bundle, Callable[[], None]]:
+def temporary_bundle(path: Path, cuts: Sequence[str | int] | None) -> tuple[Bundle, Callable[[], None]]:
     """Normalize, prove and cut an ONNX file into a bundle in a new temporary folder.
 
     Parameters
     ----------
     path : Path
         The file.
-    cut : str or int, optional
-        Where: a tensor, a layer or an index; by default the recommended place, or else the last feature map, or else
-        the last cut.
+    cuts : sequence of str or int, optional
+        Where: tensors, layers or indices; by default the recommended place, or else the last feature map, or else the
+        last cut.
 
     Returns
     -------
     Bundle
-        With one cut.
+        With these cuts.
     callable
         Removes it.
 
     Raises
     ------
     InputError
-        If the file is no ONNX model, or it has no such cut.
+        If the file is no ONNX model, or it has no such cut, or two are the same.
     CheckFailed
         If a proof fails.
     """
@@ -52,7 +52,7 @@ def temporary_bundle(path: Path, cut: str | int | None) -> tuple[Bundle, Callabl
     folder = tempfile.mkdtemp(prefix=f"{path.stem[:40]}.")
     remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        bundle = create_bundle(model, [default_cut(model) if cut is None else cut], Path(folder) / "bundle")
+        bundle = create_bundle(model, [default_cut(model)] if cuts is None else cuts, Path(folder) / "bundle")
     except BaseException:
         remove()
         raise

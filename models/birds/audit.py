@@ -29,6 +29,7 @@ from craft_onnx_models.birds import (
 
 if TYPE_CHECKING:
     from craft_onnx.concepts.craft import Craft
+    from craft_onnx.concepts.importance import Importance
     from craft_onnx.runtime.model import SplitModel
 
 Floats = NDArray[np.floating]
@@ -169,10 +170,27 @@ def audit(craft: "Craft", model: "SplitModel", birds: Sequence[Bird]) -> Audit:
     birds : sequence of Bird
         Pictures of that class.
     """
-    importance = craft.global_importance()
     lifts = part_lifts(craft.transform(model.preprocess(pictures(birds))), birds)
     best = [PARTS[i] for i in lifts.argmax(axis=1)]
     effects = true_effects(model, birds, craft.class_id_, sorted({"tag", *best}, key=PARTS.index))
+    return audit_of(craft.class_id_, craft.global_importance(), lifts, effects)
+
+
+def audit_of(class_id: int, importance: "Importance", lifts: Floats, effects: dict[str, float]) -> Audit:
+    """Put together what was measured.
+
+    Parameters
+    ----------
+    class_id : int
+        The class.
+    importance : Importance
+        Of its k concepts.
+    lifts : (k, len(PARTS)) array
+        As `part_lifts` gives them.
+    effects : dict of str to float
+        The true effect of every part that a concept lies on, logits.
+    """
+    best = [PARTS[i] for i in lifts.argmax(axis=1)]
     findings = [
         Finding(
             concept=int(i),
@@ -184,7 +202,7 @@ def audit(craft: "Craft", model: "SplitModel", birds: Sequence[Bird]) -> Audit:
         )
         for i in np.argsort(-importance.values, kind="stable")
     ]
-    return Audit(craft.class_id_, tuple(findings), effects)
+    return Audit(class_id, tuple(findings), effects)
 
 
 def part_lifts(maps: Floats, birds: Sequence[Bird]) -> Floats:

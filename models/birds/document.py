@@ -3,11 +3,21 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median of several numbers and in brackets their range, where they differ as they are written; - for NaN."""
+    if np.isnan(values).any():
+        return "-"
+    middle, low, high = (f"{x + 0.0:.{digits}f}" for x in (np.median(values), min(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def replaced(text: str, section: str, generated: str) -> str:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 @options.source("MODEL")
 @options.images
 @options.output("Folder for index.html and the bundle.")
-@click.option("--at", help="Where to cut: a layer, a tensor or an index. [default: the recommended place]")
+@click.option(
+    "--at",
+    multiple=True,
+    help="Where to cut: a layer, a tensor or an index; more than once to compare. [default: the recommended place]",
+)
 @options.choosing_class
 @options.labels
 @click.option("--show", type=click.IntRange(0), default=60, show_default=True, help="Pictures to explain on the page.")
@@ -35,6 +39,9 @@ def command(source: str, images: tuple[str, ...], output: Path, force: bool, **g
 
     Converts the model, cuts it at the recommended layer, finds the concepts of a class (by default the one predicted
     most often), explains the pictures, and writes index.html and the bundle into the output folder.
+
+    With --at given more than once, the cuts are compared as by fit, the best one's concepts make the page, and
+    cuts.png shows the comparison.
     """
     require("sklearn", "build")
     from craft_onnx.cli import steps
@@ -52,11 +59,9 @@ def command(source: str, images: tuple[str, ...], output: Path, force: bool, **g
         model = _prepare(source, folder / "bundle", names, given)
         check_class(class_id, model.classes)
         class_id, kept = steps.pictures_of_class(model, pictures, class_id, given["keep_all"], given["batch_size"])
-        craft = steps.fit(model, pictures, kept, class_id, given)
-        craft.save(folder / "bundle")
+        craft, summary = _fit(folder, model, pictures, kept, class_id, given)
         with timed("Explanations and page"):
             _write_page(folder, craft, pictures[kept[: given["show"]]], Path(source).name)
-        summary = craft.summary()
     say(f"Open {output / 'index.html'} with a browser.")
     result({"page": str(output / "index.html"), "bundle": str(output / "bundle"), **summary})
 
@@ -71,9 +76,31 @@ def _prepare(source: str, bundle: Path, names: list[str] | None, given: dict[str
 
     say(f"Converting {source}.")
     conversion = convert(source, given, given["seed"])
-    at = given["at"] or recommended_cut(conversion.model).tensor
-    describe(create_bundle(conversion.model, [at], bundle, names=names))
+    at = given["at"] or [recommended_cut(conversion.model).tensor]
+    describe(create_bundle(conversion.model, at, bundle, names=names))
     return load(bundle, providers=given["providers"], threads=given["threads"])
+
+
+def _fit(
+    folder: Path,
+    model: "SplitModel",
+    pictures: "Pictures",
+    kept: list[int],
+    class_id: int,
+    given: dict[str, Any],
+) -> "tuple[Craft, dict[str, Any]]":
+    """Fit and store the concepts: those to show, of several cuts the best one's, and what to print."""
+    from craft_onnx.cli import comparing, steps
+
+    if len(model.cuts) == 1:
+        craft = steps.fit(model, pictures, kept, class_id, given)
+        craft.save(folder / "bundle")
+        return craft, craft.summary()
+    comparison = comparing.compare([model.at(cut) for cut in model.cuts], pictures, kept, class_id, given)
+    comparing.draw(comparison, folder / "cuts.png")
+    for craft in comparison.crafts.values():
+        craft.save(folder / "bundle")
+    return comparison.crafts[comparison.best], comparing.described(comparison)
 
 
 def _write_page(folder: Path, craft: "Craft", pictures: "Pictures", source: str) -> None:

@@ -137,19 +137,9 @@ def fit(
     model: "SplitModel", pictures: Pictures, indices: Sequence[int], class_id: int, options: dict[str, Any]
 ) -> "Craft":
     """Fit on some of the pictures and estimate importance; `options` are those of `options.fitting`."""
-    from craft_onnx.concepts.craft import Craft
-
-    if model.preprocessing is None:
-        raise unknown_preprocessing()
-    patch_size = options["patch_size"] or default_patch(model)
-    numbers = options["number_of_concepts"]
-    craft = Craft(
-        model,
-        number_of_concepts=numbers[0],
-        patch_size=patch_size,
-        batch_size=options["batch_size"],
-        random_state=options["seed"],
-    )
+    craft = new_craft(model, options)
+    assert model.preprocessing is not None
+    numbers, patch_size = options["number_of_concepts"], craft.patch_size
     images = WatchedImages(PreparedPictures(pictures, model.preprocessing, indices))
     wanted = counted(numbers[0], "concept") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} concepts"
     say(f"Looking for {wanted} in crops of {patch_size} x {patch_size} pixels.")
@@ -158,6 +148,9 @@ def fit(
     if len(numbers) > 1:
         with timed("Choice of the number of concepts"):
             _choose(craft, numbers, options)
+    if not craft.head_.pooled and not craft.head_.linear:
+        count = options["nb_design"] * (craft.number_of_concepts + 1)
+        say(f"Importances run the layers behind {model.cut.name} {count} times a picture; --nb-design says how often.")
     with timed("Importances"), images.watched("Importances"):
         craft.estimate_importance(nb_design=options["nb_design"])
     error = craft.factorisation_.relative_error
@@ -169,6 +162,21 @@ def fit(
     return craft
 
 
+def new_craft(model: "SplitModel", options: dict[str, Any]) -> "Craft":
+    """A Craft as `options.fitting` ask for; InputError where pictures cannot become images."""
+    from craft_onnx.concepts.craft import Craft
+
+    if model.preprocessing is None:
+        raise unknown_preprocessing()
+    return Craft(
+        model,
+        number_of_concepts=options["number_of_concepts"][0],
+        patch_size=options["patch_size"] or default_patch(model),
+        batch_size=options["batch_size"],
+        random_state=options["seed"],
+    )
+
+
 def _choose(craft: "Craft", numbers: range, options: dict[str, Any]) -> None:
     """Fit again with the number of concepts that most speaks for; the table goes to stderr and into the evidence."""
     from craft_onnx.files import new_file
@@ -177,7 +185,7 @@ def _choose(craft: "Craft", numbers: range, options: dict[str, Any]) -> None:
     for line in choice.table():
         say(line)
     say(f"Taking {choice.best}. {choice.reason}")
-    if options.get("plot"):
+    if options.get("plot") and len(options.get("at") or ()) < 2:
         with new_file(options["plot"], force=True) as path:
             craft.plot_choice(choice).savefig(path, format="png")
     craft.refit(choice.best)

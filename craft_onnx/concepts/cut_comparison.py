@@ -155,8 +155,9 @@ class CutComparison:
         """Why `best` is it, in a sentence."""
         chosen = self.measures[self.best]
         return (
-            f"{self.best} errs least about the logit, by {chosen.logit_error:.2f} of {chosen.logit:.2f}; the stability "
-            f"of what is important there is {chosen.stability_of_important:.2f}."
+            f"{self.best}. Its reconstruction errs by {chosen.logit_error:.2f} about the logit, which is "
+            f"{chosen.logit:.2f} on average; the stability of what is important there is "
+            f"{chosen.stability_of_important:.2f}."
         )
 
     def to_json(self) -> dict[str, Any]:

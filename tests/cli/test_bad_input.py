@@ -65,7 +65,7 @@ def test_a_bundle_without_concepts_explains_nothing(refused, bundle, pictures, t
     (["--class-id", 4], ["no class 4", "0 to 3"]),
     (["--class-id", -1], ["--class-id", "-1"]),
     (["--class-name", "red"], ["'red'", "no labels", "--class-id"]),
-    (["--cut", "act9"], ["'act9'", "act2, act1"]),
+    (["--at", "act9"], ["'act9'", "act2, act1"]),
     (["--patch-size", 33], ["patch size 33", "32x32", "at most 32"]),
     (["--patch-size", 1], ["--patch-size", "1"]),
     (["--patch-size", 32, "-k", 8], ["8 concepts", "in 6 crops with 12 channels", "Ask for 1 to 6"]),

@@ -49,7 +49,7 @@ def test_fit_is_the_same_for_the_same_seed_and_any_batch_size_and_threads(run, b
 
 
 def test_one_bundle_holds_several_classes_and_cuts(run, refused, bundle, pictures, tmp_path):
-    for options in (["--class-id", 0], ["--class-id", 2], ["--class-id", 0, "--cut", "act1"]):
+    for options in (["--class-id", 0], ["--class-id", 2], ["--class-id", 0, "--at", "act1"]):
         assert run("fit", bundle, pictures, *options, *FIT).code == 0
     assert banks(bundle) == {(0, "act2"), (2, "act2"), (0, "act1")}
     text = refused("explain", bundle, pictures, "-o", tmp_path / "e")

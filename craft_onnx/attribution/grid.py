@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from craft_onnx.attribution.tokens import patch_grid, prefix_tokens
 from craft_onnx.errors import InputError
 
 Array = NDArray[Any]
@@ -27,7 +27,7 @@ class Grid:
     tokens : bool
         The positions are one axis, row after row, rather than two.
     extra : int
-        Tokens before those of the picture: 1 where there is a class token.
+        Tokens before those of the patches, such as the class token.
     """
 
     channel_axis: int
@@ -43,16 +43,16 @@ class Grid:
         Raises
         ------
         InputError
-            If the activations have no positions, or tokens that are no grid of square patches.
+            If the activations have no positions, or tokens that are no grid of patches.
         """
         axis = channel_axis % len(shape)
         positions = [length for i, length in enumerate(shape) if i not in (0, axis)]
         if len(positions) == 2:
             return cls(axis, positions[0], positions[1])
         if len(positions) == 1:
-            for extra in (0, 1):
-                if found := _patches(positions[0] - extra, size):
-                    return cls(axis, found[0], found[1], True, extra)
+            extra = prefix_tokens(positions[0], size)
+            if extra is not None and (found := patch_grid(positions[0] - extra, size)):
+                return cls(axis, found[0], found[1], True, extra)
         raise InputError(
             f"Activations of shape {shape} are no grid over a picture of {size[0]} x {size[1]} pixels.",
             "Cut at a layer before the pooling, or where the tokens are those of square patches.",
@@ -71,11 +71,3 @@ class Grid:
             flat = weights.reshape(len(weights), -1)
             weights = np.concatenate([np.ones((len(flat), self.extra), flat.dtype), flat], axis=1)
         return activations * np.expand_dims(weights.astype(activations.dtype), self.channel_axis)
-
-
-def _patches(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of `count` square patches that tile a picture, None where they do not."""
-    height, width = size
-    side = math.isqrt(height * width // count) if count > 0 else 0
-    exact = side > 0 and height % side == 0 and width % side == 0 and (height // side) * (width // side) == count
-    return (height // side, width // side) if exact else None

@@ -134,9 +134,9 @@ def concept_target(craft: "ConceptExtractor", concepts: int | Sequence[int]) -> 
     w, model = craft.concept_bank_, craft.halves_.model
     axis = model.cut.channel_axis if model else -1
     if craft.encoder == "nnls":
-        return ConceptTarget(w, concepts, axis)
+        return ConceptTarget(w, concepts, axis, prefix=craft.tokens_.prefix)
     as_fitted = partial(encode, w=w, encoder=craft.encoder, alpha=craft.alpha_W)
-    return ConceptTarget(w, concepts, axis, craft.alpha_W * w.shape[1], as_fitted)
+    return ConceptTarget(w, concepts, axis, craft.alpha_W * w.shape[1], as_fitted, craft.tokens_.prefix)
 
 
 def _explained(

@@ -35,6 +35,8 @@ class ConceptTarget:
         Of the non-negative least squares.
     encode : callable, optional
         From rows of activations (m, p) to coefficients (m, k), by default exact non-negative least squares.
+    prefix : int
+        Tokens before those of the patches, which do not count.
     """
 
     concept_bank: Array
@@ -42,6 +44,7 @@ class ConceptTarget:
     channel_axis: int = 1
     ridge: float = 0.0
     encode: Callable[[Array], Array] | None = None
+    prefix: int = 0
     of: Literal["activations"] = "activations"
 
     def value(self, y: Array, rows: Rows) -> Array:
@@ -53,21 +56,28 @@ class ConceptTarget:
         return self._coefficients(y).mean(axis=1)
 
     def cotangent(self, y: Array, rows: Rows) -> Array:
-        """The derivative of `value`, an array like `y`; zero at positions where the concept is absent."""
+        """The derivative of `value`, an array like `y`; zero where the concept is absent or a token does not count."""
         u = self._coefficients(y)
         weights = np.zeros_like(u)
         weights[np.arange(len(u)), :, self._chosen(rows)] = 1 / u.shape[1]
         k = u.shape[2]
         back = nnls_vjp(self.concept_bank, u.reshape(-1, k), weights.reshape(-1, k), self.ridge)
-        channels_last = back.reshape(np.moveaxis(y, self.channel_axis, -1).shape)
-        return np.ascontiguousarray(np.moveaxis(channels_last, -1, self.channel_axis).astype(y.dtype))
+        result = np.zeros_like(y)
+        counted = self._counted(result)
+        counted[:] = back.reshape(counted.shape)
+        return result
 
     def _coefficients(self, y: Array) -> NDArray[np.float64]:
         """U (m, positions, k) of activations (m, ...)."""
-        activations = np.moveaxis(y, self.channel_axis, -1)
+        activations = self._counted(y)
         a = np.ascontiguousarray(activations).reshape(-1, activations.shape[-1])
         u = self._exact(a) if self.encode is None else np.asarray(self.encode(a), np.float64)
         return u.reshape(len(y), -1, len(self.concept_bank))
+
+    def _counted(self, y: Array) -> Array:
+        """A view of what counts of activations, channels last."""
+        channels_last = np.moveaxis(y, self.channel_axis, -1)
+        return channels_last[:, self.prefix :] if channels_last.ndim == 3 else channels_last
 
     def _exact(self, a: Array) -> NDArray[np.float64]:
         """By non-negative least squares; rows of zeros, most of those that ReciproCAM masks, are not solved for."""

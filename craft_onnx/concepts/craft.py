@@ -30,7 +30,8 @@ class Craft(ConceptPlots):
     ----------
     input_to_latent_model : SplitModel, Bundle, path or callable
         A model with both halves, a bundle, an ONNX file of g, or g itself: a function of arrays, or a PyTorch module,
-        which is run in evaluation mode where its parameters are. Its activations are not negative.
+        which is run in evaluation mode where its parameters are. Its activations are not negative, unless `factoriser`
+        is for it.
     latent_to_logit_model : path or callable, optional
         h, beside such a g.
     number_of_concepts : int
@@ -50,6 +51,9 @@ class Craft(ConceptPlots):
         Number of random crops.
     interpolation : "bilinear" or "bicubic"
         How crops are resized to the model's input, as CraftTorch and CraftTf do.
+    factoriser : "nmf" or "semi_nmf"
+        Non-negative matrix factorisation, of activations that are not negative, or semi-NMF, of activations of any
+        sign: its concepts are signed, its coefficients are not.
     alpha_W : float
         Weight of scikit-learn's penalty in the factorisation; the paper has none.
     encoder : "nnls" or "sklearn"
@@ -67,6 +71,9 @@ class Craft(ConceptPlots):
     data_format : str, optional
         "NCHW" or "NHWC" (or "channels_first", "channels_last"): axes of images and feature maps where the model does
         not say and the images do not show.
+    prefix_tokens : int, optional
+        Of transformers, the tokens before those of the patches: class, distillation and register tokens. By default
+        the fewest, of 0 to 5, that leave a grid in the proportions of the picture. Concepts are those of the patches.
 
     Attributes
     ----------

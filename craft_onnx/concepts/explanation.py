@@ -64,7 +64,7 @@ class Explanation:
     reconstructed_logit : float
         What the head makes of the reconstruction U W; `explained.logit` less this is what the concepts do not explain.
     reconstruction_error : float
-        ||A - U W|| / ||A|| of this picture's activations.
+        ||A - U W|| / ||A|| of this picture's activations, of all tokens where there are such.
     size : (int, int), optional
         Height and width of the picture, pixels; None where a preprocessed image was given.
     provenance : dict
@@ -161,8 +161,9 @@ def _explain_batch(
     logits = craft.halves_.logits(activations, craft.layout_)
     if not np.isfinite(logits).all():
         raise CheckFailed(f"The model's output holds {logits[~np.isfinite(logits)][0]}.", "Check model and pictures.")
-    maps = craft.transform(None, activations)
-    for a, u, scores, size in zip(activations, maps, logits, sizes, strict=True):
+    everywhere = craft._encode(activations)
+    maps = craft.tokens_.placed(everywhere)
+    for a, u, placed, scores, size in zip(activations, everywhere, maps, logits, sizes, strict=True):
         importance = craft.importance_of(u[None])
         rows, coefficients = a.reshape(-1, a.shape[-1]), u.reshape(-1, u.shape[-1])
         prediction = _prediction(scores, craft)
@@ -170,8 +171,8 @@ def _explain_batch(
             explained=prediction[craft.class_id_],
             prediction=tuple(sorted(prediction, key=lambda score: -score.logit)[:TOP]),
             names=tuple(craft.labels()),
-            coefficients=coefficients.mean(axis=0),
-            maps=u,
+            coefficients=placed.reshape(-1, u.shape[-1]).mean(axis=0),
+            maps=placed,
             importance=importance,
             reconstructed_logit=float(craft.head_(craft.head_.reduced(u[None]))[0]),
             reconstruction_error=relative_error(rows, coefficients, craft.concept_bank_),

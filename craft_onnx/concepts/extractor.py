@@ -13,13 +13,16 @@ from craft_onnx.concepts.evidence import versions
 from craft_onnx.concepts.factorisation import (
     Encoder,
     Factorisation,
+    Factoriser,
     check_activations,
+    check_factoriser,
+    check_finite,
     check_number,
     encode,
     factorise,
     pool,
 )
-from craft_onnx.concepts.halves import Halves, as_images, batches_of, check_axes, find_halves
+from craft_onnx.concepts.halves import Halves, as_images, batches_of, check_axes, find_halves, sides_of
 from craft_onnx.concepts.head import ConceptHead, ProvenHead, folded_head
 from craft_onnx.concepts.importance import (
     LOCAL_DESIGNS,
@@ -33,6 +36,8 @@ from craft_onnx.concepts.importance import (
 )
 from craft_onnx.concepts.pictures import StoredCrops, displayed
 from craft_onnx.concepts.positions import PositionCrops, best_rows, position_activations, position_crops
+from craft_onnx.concepts.semi_nmf import semi_nmf
+from craft_onnx.concepts.tokens import Tokens, find_tokens
 from craft_onnx.concepts.views import Factorization, Reducer, Sensitivity
 from craft_onnx.description import Layout
 from craft_onnx.errors import InputError, NotFittedError
@@ -66,6 +71,7 @@ class ConceptExtractor:
     class_id_: int
     layout_: Layout
     positions_: tuple[int, ...]
+    tokens_: Tokens
     factorisation_: Factorisation
     crops_u_: Floats
     concept_bank_: Floats
@@ -92,6 +98,7 @@ class ConceptExtractor:
         crops: Literal["grid", "random"] | None = "grid",
         crops_per_image: int = 10,
         interpolation: Interpolation = "bilinear",
+        factoriser: Factoriser = "nmf",
         alpha_W: float = 0.0,
         encoder: Encoder = "nnls",
         normalize: bool = True,
@@ -102,6 +109,7 @@ class ConceptExtractor:
         nb_design: int = 256,
         exact: bool = True,
         data_format: str | None = None,
+        prefix_tokens: int | None = None,
     ) -> None:
         self.input_to_latent_model = input_to_latent_model
         self.latent_to_logit_model = latent_to_logit_model
@@ -113,6 +121,7 @@ class ConceptExtractor:
         self.crops = crops
         self.crops_per_image = crops_per_image
         self.interpolation = interpolation
+        self.factoriser = factoriser
         self.alpha_W = alpha_W
         self.encoder = encoder
         self.normalize = normalize
@@ -123,6 +132,7 @@ class ConceptExtractor:
         self.nb_design = nb_design
         self.exact = exact
         self.data_format = data_format
+        self.prefix_tokens = prefix_tokens
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments, by name."""
@@ -156,9 +166,10 @@ class ConceptExtractor:
         Raises
         ------
         InputError
-            If there is no such class, activations are negative or not finite, the patch is larger than the images, or k
-            does not fit.
+            If there is no such class, activations are negative (but for semi-NMF) or not finite, the patch is larger
+            than the images, or k does not fit.
         """
+        check_factoriser(self.factoriser, self.alpha_W, self.encoder, self.normalize)
         images = as_images(inputs)
         layout = self.halves_.layout_of(images)
         self.halves_.check_class(class_id)
@@ -179,18 +190,19 @@ class ConceptExtractor:
         Returns
         -------
         array (N, H', W', k), (N, T, k) or (N, k), float32
+            Of tokens, those of the patches: on their grid, or without positions where they are none.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         InputError
-            If activations are negative, not finite, or of other channels than those of `fit`.
+            If activations are negative (but for semi-NMF), not finite, or of other channels than those of `fit`.
         """
         self.check_if_fitted()
         if activations is not None:
-            return self._encode(as_array(activations))
-        return self._coefficients(as_images(inputs))
+            return self.tokens_.placed(self._encode(as_array(activations)))
+        return self.tokens_.placed(self._coefficients(as_images(inputs)))
 
     def estimate_importance(
         self, inputs: Any = None, nb_design: int = _NB_DESIGN, *, tol: float | None = None
@@ -238,7 +250,7 @@ class ConceptExtractor:
         Parameters
         ----------
         u : array (N, ..., k)
-            Coefficients of images, as `transform` gives them.
+            Coefficients of images: those of `coefficient_batches`, or of `transform` where these are all.
         nb_design : int, optional
             Points of a design, where the head is sampled; by default as many as for the global importances.
 
@@ -246,8 +258,13 @@ class ConceptExtractor:
         -------
         Importance
             Means over the images.
+
+        Raises
+        ------
+        InputError
+            If the coefficients of tokens before the patches are missing.
         """
-        u = self.head_.reduced(u)
+        u = self.head_.reduced(self.tokens_.flat(u) if u.ndim == 4 and len(self.positions_) == 1 else u)
         points = nb_design or self.points_
         if self.exact and self.head_.linear:
             return linear_importance(self.head_, u)
@@ -329,7 +346,7 @@ class ConceptExtractor:
         """Coefficients (N, H', W', k) of the images of the fit, where all their positions were factorised."""
         if not isinstance(self.crops_, PositionCrops):
             return None
-        return self.crops_u_.reshape(len(self.images_), *self.positions_, -1)
+        return self.crops_u_.reshape(len(self.images_), *self.crops_.positions, -1)
 
     @property
     def sensitivity(self) -> Sensitivity | None:
@@ -345,6 +362,7 @@ class ConceptExtractor:
         self._set_fitted(images, class_id, layout, crops, found)
         self.pooled_ = pooled if pooled.nbytes <= KEPT_BYTES else None
         self.positions_ = positions
+        self.tokens_ = self.tokens_of(positions, crops, layout)
         self.evidence_ = {
             "n_images": len(crops.images),
             "n_crops": len(crops),
@@ -354,8 +372,11 @@ class ConceptExtractor:
 
     def input_size(self, crops: Crops, layout: Layout) -> tuple[int, int]:
         """Height and width of the model's input, pixels; of the images where any size goes."""
-        sides = np.shape(crops.images[0])
-        return self.halves_.size or (sides[1:] if layout == "NCHW" else sides[:2])
+        return self.halves_.size or sides_of(crops.images[0], layout)
+
+    def tokens_of(self, positions: tuple[int, ...], crops: Crops, layout: Layout) -> Tokens:
+        """Which of the positions of activations are patches, and how these lie."""
+        return find_tokens(positions, self.input_size(crops, layout), self.prefix_tokens)
 
     def _cut(self, images: Any, layout: Layout) -> Crops:
         if self.crops is None:
@@ -367,7 +388,7 @@ class ConceptExtractor:
         return Crops.random(images, self.patch_size, layout, self.crops_per_image, self.random_state)
 
     def _pooled_activations(self, crops: Crops, layout: Layout) -> tuple[Floats, tuple[int, ...]]:
-        """A (n_crops, p): activations averaged over positions, batch by batch; and the shape of the positions."""
+        """A (n_crops, p): activations averaged over positions in the picture; and the shape of all positions."""
         if isinstance(crops, PositionCrops):
             return position_activations(self, crops, layout)
         size = self.input_size(crops, layout)
@@ -377,18 +398,22 @@ class ConceptExtractor:
         for a in self._checked(self.halves_.activations(batches, layout)):
             if not row:
                 rows, positions = np.empty((len(crops), a.shape[-1]), a.dtype), a.shape[1:-1]
-            rows[row : row + len(a)] = pool(a)
+                tokens = self.tokens_of(positions, crops, layout)
+            rows[row : row + len(a)] = pool(tokens.placed(a))
             row += len(a)
         return rows, positions
 
     def _factorised(self, pooled: Floats, number_of_concepts: int, seed: int | None = None) -> Factorisation:
         """W and U of pooled activations, with the settings of the constructor."""
+        seed = self.random_state if seed is None else seed
+        if self.factoriser == "semi_nmf":
+            return semi_nmf(pooled, number_of_concepts, seed, tol=self.tol, max_iter=self.max_iter)
         return factorise(
             pooled,
             number_of_concepts,
             self.alpha_W,
             self.normalize,
-            self.random_state if seed is None else seed,
+            seed,
             encoder=self.encoder,
             tol=self.tol,
             max_iter=self.max_iter,
@@ -396,8 +421,15 @@ class ConceptExtractor:
 
     def _checked(self, activations: Iterator[Floats]) -> Iterator[Floats]:
         for a in activations:
-            check_activations(a, self.halves_.nonnegative_cuts)
+            self._check(a)
             yield a
+
+    def _check(self, activations: Floats) -> None:
+        """InputError for activations that are not finite, or negative where the factorisation is not for them."""
+        if self.factoriser == "semi_nmf":
+            check_finite(activations)
+        else:
+            check_activations(activations, self.halves_.nonnegative_cuts)
 
     def _coefficients(self, images: Any, head: ConceptHead | None = None) -> Floats:
         """U of whole images, batch by batch; reduced as a head takes them."""
@@ -409,7 +441,10 @@ class ConceptExtractor:
         return np.concatenate([head.reduced(u) if head else u for u in encoded])
 
     def coefficient_batches(self, images: Any = None) -> Iterator[Floats]:
-        """U (n, ..., k) of images, by default those of the fit, batch by batch; InputError where these are not kept."""
+        """U (n, ..., k) of images at all positions that h takes, by default of those of the fit, batch by batch.
+
+        InputError where these are not kept.
+        """
         images = self.images_of_fit() if images is None else as_images(images)
         batches = batches_of(images, self.halves_.batch(self.batch_size))
         return map(self._encode, self.halves_.activations(batches, self.layout_))
@@ -424,7 +459,7 @@ class ConceptExtractor:
     def _encode(self, activations: Floats) -> Floats:
         """U (n, ..., k) of activations (n, ..., p)."""
         check_axes(activations)
-        check_activations(activations, self.halves_.nonnegative_cuts)
+        self._check(activations)
         rows = np.ascontiguousarray(activations).reshape(-1, activations.shape[-1])
         u = encode(rows, self.concept_bank_, self.encoder, self.alpha_W)
         return u.astype(np.float32, copy=False).reshape(*activations.shape[:-1], self.number_of_concepts)

@@ -16,6 +16,7 @@ from craft_onnx.extras import require
 Encoder = Literal["nnls", "sklearn"]
 Factoriser = Literal["nmf", "semi_nmf"]
 AFTER_RELU = "Cut the model after a ReLU, or where activations are not negative for another reason."
+SIGNED = "Or take them as they are: factoriser='semi_nmf' (--factoriser semi_nmf)."
 
 
 # Multiplications of one product of the solver up to which one thread takes it: a few milliseconds of work.
@@ -127,6 +128,17 @@ def as_found(
     )
 
 
+def check_factoriser(name: str, alpha: float, encoder: str, normalize: bool) -> None:
+    """Raise InputError where there is no such factorisation, or it has no such settings."""
+    if name not in ("nmf", "semi_nmf"):
+        raise InputError(f"There is no factoriser {name!r}.", "Take 'nmf' or 'semi_nmf'.")
+    if name == "semi_nmf" and (alpha or encoder != "nnls" or not normalize):
+        raise InputError(
+            f"Semi-NMF cannot be had with alpha_W={alpha:g}, encoder={encoder!r} and normalize={normalize}.",
+            "It has no penalty, exact coefficients, and rows of unit length: leave these settings out.",
+        )
+
+
 def encode(
     a: NDArray[np.floating], w: NDArray[np.floating], encoder: Encoder = "nnls", alpha: float = 0.0
 ) -> NDArray[np.floating]:
@@ -185,7 +197,8 @@ def check_activations(a: NDArray[np.floating], remedy: Callable[[], str] | None 
     lowest = float(a.min(initial=0.0))
     if lowest < 0:
         raise InputError(
-            f"The activations at the cut are negative (lowest {lowest:.6g}).", remedy() if remedy else AFTER_RELU
+            f"The activations at the cut are negative (lowest {lowest:.6g}).",
+            f"{remedy() if remedy else AFTER_RELU} {SIGNED}",
         )
 
 

@@ -162,6 +162,12 @@ def guess_layout(shape: tuple[int, ...]) -> Layout:
     return "NCHW" if first else "NHWC"
 
 
+def sides_of(image: Any, layout: Layout) -> tuple[int, int]:
+    """Height and width of an image, pixels."""
+    shape = np.shape(image)
+    return shape[1:3] if layout == "NCHW" else shape[:2]
+
+
 def as_images(inputs: Any) -> Any:
     """An array (N, ...) of an array, a tensor or a single image; another sequence of images as it is."""
     if is_array(inputs):

@@ -220,7 +220,7 @@ class ConceptPlots(EvaluatedConcepts, PicturesOfConcepts):
         """
         known = self.global_importance()
         local = display_importance_order is DisplayImportancesOrder.LOCAL
-        shown = self.importance_of(self.transform(img)) if local else known
+        shown = self.importance_of(self._coefficients(as_images(img))) if local else known
         order = ranking(shown.values)[:nb_most_important_concepts]
         figure = _figures().image_concepts(
             self.overlays(img, order, filter_percentile, clip_percentile, alpha)[0],

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.concepts.halves import batches_of
+from craft_onnx.concepts.halves import batches_of, sides_of
 from craft_onnx.concepts.importance import ranking
+from craft_onnx.concepts.tokens import find_tokens
 from craft_onnx.description import Layout
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.crops import Crops, grid_corners, image_format
@@ -77,27 +78,30 @@ def position_crops(craft: "ConceptExtractor", images: Any, layout: Layout) -> Po
         If the activations are no feature maps.
     """
     activations = next(craft.halves_.activations(batches_of([images[0]], 1), layout))
-    if activations.ndim != 4:
+    size = craft.halves_.size or sides_of(images[0], layout)
+    placed = find_tokens(activations.shape[1:-1], size, craft.prefix_tokens).placed(activations)
+    if placed.ndim != 4:
         raise InputError(
             f"Activations of shape {activations.shape} have no positions in a picture.",
-            "Cut the model at a feature map, or take crops='grid'.",
+            "Cut the model at a feature map or at tokens on a grid, or take crops='grid'.",
         )
-    return PositionCrops(images, activations.shape[1:3], craft.patch_size, layout)
+    return PositionCrops(images, placed.shape[1:3], craft.patch_size, layout)
 
 
 def position_activations(
     craft: "ConceptExtractor", crops: PositionCrops, layout: Layout
 ) -> tuple[Floats, tuple[int, ...]]:
-    """A (N H' W', p), image by image and row by row, filled batch by batch; and (H', W')."""
+    """A (N H' W', p), image by image and row by row, filled batch by batch; and the shape of all positions."""
     batches = batches_of(crops.images, craft.halves_.batch(craft.batch_size))
-    rows, row = np.empty((0, 0), np.float32), 0
+    rows, row, positions = np.empty((0, 0), np.float32), 0, crops.positions
     for a in craft._checked(craft.halves_.activations(batches, layout)):
-        flat = a.reshape(-1, a.shape[-1])
+        positions = a.shape[1:-1]
+        flat = craft.tokens_of(positions, crops, layout).placed(a).reshape(-1, a.shape[-1])
         if not row:
             rows = np.empty((len(crops), flat.shape[1]), flat.dtype)
         rows[row : row + len(flat)] = flat
         row += len(flat)
-    return rows, crops.positions
+    return rows, positions
 
 
 def best_rows(crops: Crops, coefficients: Floats) -> NDArray[np.intp]:

@@ -5,13 +5,13 @@ Concept Importance Estimation (NeurIPS 2023), where they rank the strategies of 
 `reduce_to_prevalence` and `reduce_to_reliability`: a picture belongs to the concept that is most important in it.
 """
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.concepts.extractor import ConceptExtractor
+from craft_onnx.concepts.factorisation import pool
 from craft_onnx.concepts.halves import as_images
 from craft_onnx.concepts.importance import linear_importance, local_importance, ranking
 from craft_onnx.errors import InputError
@@ -153,7 +153,7 @@ class PicturesOfConcepts(ConceptExtractor):
         k = self.number_of_concepts
         if not 0 <= concept < k:
             raise InputError(f"There is no concept {concept}.", f"Concepts go from 0 to {k - 1}.")
-        return ranking(_means(self.coefficient_batches(images))[:, concept])[:nb_images]
+        return ranking(_means(self, images)[:, concept])[:nb_images]
 
     def _importances_of_one(self, u: Floats, points: int) -> Array:
         u = self.head_.reduced(u)
@@ -168,13 +168,13 @@ def top_image_overlays(
 ) -> list[list[NDArray[np.uint8]]]:
     """For every concept of `order`, its top images (H, W, 3) uint8 RGB with its own map on them."""
     images = craft.images_of_fit() if images is None else as_images(images)
-    tops = np.argsort(_means(craft.coefficient_batches(images)), axis=0)[::-1][:nb_images]
+    tops = np.argsort(_means(craft, images), axis=0)[::-1][:nb_images]
     return [[craft.overlays(images[int(i)], [concept], *style)[0] for i in tops[:, concept]] for concept in order]
 
 
-def _means(batches: Iterable[Floats]) -> Floats:
-    """Mean coefficients (N, k) over positions."""
-    return np.concatenate([u.mean(axis=tuple(range(1, u.ndim - 1))) for u in batches])
+def _means(craft: ConceptExtractor, images: Any) -> Floats:
+    """Mean coefficients (N, k) over the positions in the picture."""
+    return np.concatenate([pool(craft.tokens_.placed(u)) for u in craft.coefficient_batches(images)])
 
 
 def _per_picture(importances: Floats) -> Floats:

@@ -170,7 +170,7 @@ def parent_head(sub: "Craft") -> ConceptHead:
     above = parent.craft
 
     def activations(a: Floats) -> Floats:
-        return pool(above.halves_.channels_last(as_array(segment.run(a)), sub.layout_))
+        return pool(above.tokens_.placed(above.halves_.channels_last(as_array(segment.run(a)), sub.layout_)))
 
     def coefficients(a: Floats) -> Floats:
         return encode(activations(a), above.concept_bank_, above.encoder, above.alpha_W)

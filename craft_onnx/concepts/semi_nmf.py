@@ -28,13 +28,14 @@ from craft_onnx.errors import InputError
 from craft_onnx.extras import require
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating]
 STARTS = 10  # runs of k-means, of which the best one is taken
 START_ROWS = 10_000  # that k-means looks at
 NOTHING = 1e-7  # of the longest row: what is left of one that is explained, the activations being float32
 
 
 def semi_nmf(
-    a: NDArray[np.floating],
+    a: Floats,
     number_of_concepts: int,
     random_state: int | None = 0,
     *,
@@ -72,12 +73,11 @@ def semi_nmf(
     scaled = a.astype(np.float64) / scale
     objectives: list[float] = []
     with blas_threads(a.size * number_of_concepts):
-        w = start(scaled, number_of_concepts, random_state)
-        for w, objective in alternate(scaled, w):  # noqa: B007  # the last one is the result
+        for found, objective in alternate(scaled, start(scaled, number_of_concepts, random_state)):
+            w = found.astype(np.float32)
             objectives.append(objective)
             if len(objectives) == max_iter or _settled(objectives, tol):
                 break
-    w = w.astype(np.float32)
     return as_found(a, nnls(a, w), w, len(objectives), _settled(objectives, tol), scale)
 
 
@@ -108,7 +108,7 @@ def start(a: Array, k: int, random_state: int | None = 0) -> Array:
     return w
 
 
-def alternate(a: Array, w: Array) -> Iterator[tuple[Array, float]]:
+def alternate(a: Array, w: Floats) -> Iterator[tuple[Floats, float]]:
     """Iterations without end: W (k, p), its rows of unit length or zero, and ||A - U W||^2 with the U before it.
 
     Parameters
@@ -126,7 +126,7 @@ def alternate(a: Array, w: Array) -> Iterator[tuple[Array, float]]:
         yield w, float(np.square(rest).sum())
 
 
-def _revived(w: Array, a: Array, rest: Array) -> Array:
+def _revived(w: Floats, a: Array, rest: Array) -> Floats:
     """W with dead concepts, whose rows are zero, turned to the rows of A that are explained least."""
     dead = np.flatnonzero(~w.any(axis=1))
     if not dead.size:
@@ -142,7 +142,7 @@ def _settled(objectives: list[float], tol: float) -> bool:
     return len(objectives) > 1 and objectives[-2] - objectives[-1] <= tol * objectives[0]
 
 
-def _scale(a: NDArray[np.floating]) -> float:
+def _scale(a: Floats) -> float:
     square = float(np.square(a, dtype=np.float64).mean())
     if square == 0:
         raise InputError(

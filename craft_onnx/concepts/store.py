@@ -24,6 +24,7 @@ from craft_onnx.concepts.head import ProvenHead, graph_head
 from craft_onnx.concepts.importance import Importance
 from craft_onnx.concepts.pictures import StoredCrops
 from craft_onnx.concepts.recursion import Parent
+from craft_onnx.concepts.tokens import Tokens
 from craft_onnx.errors import InputError
 from craft_onnx.runtime.bundle import Bundle
 from craft_onnx.runtime.manifest import Concepts, Graph, Manifest
@@ -43,8 +44,10 @@ LONGEST_ID = 180  # a name of a file may have 255 bytes, with a role before and 
 # Settings that mean something without the pictures and the model they were used with.
 SETTINGS = (
     "number_of_concepts", "batch_size", "patch_size", "random_state", "crops", "crops_per_image", "interpolation",
-    "alpha_W", "encoder", "normalize", "tol", "max_iter", "sampler", "estimator", "nb_design", "exact",
+    "factoriser", "alpha_W", "encoder", "normalize", "tol", "max_iter", "sampler", "estimator", "nb_design", "exact",
+    "prefix_tokens",
 )  # fmt: skip  # one line reads as the list it is
+EARLIER = {"factoriser": "nmf", "prefix_tokens": None}  # what was so before it could be chosen
 AGAIN = "Fit and save the concepts again."
 
 
@@ -116,6 +119,7 @@ def _loaded(kind: "type[Craft]", bank: Concepts, model: SplitModel, parent: "Cra
     crops = StoredCrops(strips, craft.patch_size)
     craft._set_fitted(None, bank.class_id, facts["layout"], crops, Factorisation(w, u, **facts["factorisation"]))
     craft.positions_ = tuple(facts["positions"])
+    craft.tokens_ = Tokens(facts["tokens"]["prefix"], facts["tokens"]["size"] and tuple(facts["tokens"]["size"]))
     craft.evidence_ = facts["evidence"]
     craft.importance_ = Importance.from_json(facts["importance"])
     craft.names_ = {int(key): name for key, name in bank.names.items()}
@@ -240,6 +244,7 @@ def _facts(craft: "Craft", proven: ProvenHead) -> dict[str, Any]:
         "settings": {name: getattr(craft, name) for name in SETTINGS} | {"nb_design": craft.points_},
         "layout": craft.layout_,
         "positions": list(craft.positions_),
+        "tokens": dataclasses.asdict(craft.tokens_),
         "factorisation": {name: value for name, value in found.items() if name not in ("w", "u")},
         "importance": craft.global_importance().to_json(),
         "evidence": craft.evidence_,
@@ -295,10 +300,10 @@ def _replaced(manifest: Manifest, bank: Concepts) -> Manifest:
 def _read_facts(bundle: Bundle, bank: Concepts) -> dict[str, Any]:
     try:
         facts = json.loads(bundle.file(f"{bank.folder}/{FACTS}").read_text(encoding="utf-8"))
-        settings = {name: facts["settings"][name] for name in SETTINGS}
+        settings = {name: (EARLIER | facts["settings"])[name] for name in SETTINGS}
         if facts["schema"] != SCHEMA:
             raise ValueError(f"schema {facts['schema']!r}, this version reads {SCHEMA}")
-        return {"parent": None, **facts, "settings": settings}
+        return {"parent": None, "tokens": {"prefix": 0, "size": None}, **facts, "settings": settings}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{bank.folder}/{FACTS} cannot be read ({error}).", AGAIN) from error
 

@@ -218,8 +218,9 @@ def _joined(explanation: dict[int, Gathering], rng: np.random.Generator | None =
 
 
 def _directions(rng: np.random.Generator, w: Floats) -> Floats:
-    """As many random non-negative directions, of unit length, as the bank has concepts."""
-    drawn = np.abs(rng.standard_normal(w.shape))
+    """As many random directions, of unit length, as the bank has concepts; not negative where the bank is not."""
+    drawn = rng.standard_normal(w.shape)
+    drawn = drawn if (w < 0).any() else np.abs(drawn)
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(w.dtype)
 
 

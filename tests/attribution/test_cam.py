@@ -166,5 +166,5 @@ def test_a_head_that_reads_the_class_token_alone_is_warned_of(method):
 def test_tokens_that_are_no_grid_are_refused():
     x = np.zeros((1, 3, 16, 24), np.float32)
     with pytest.raises(InputError, match="no grid over a picture of 16 x 24") as caught:
-        gradcam(Tokens(2, 3, extra=3), x, 1)
+        gradcam(Tokens(2, 3, extra=15), x, 1)
     assert caught.value.remedy

@@ -8,14 +8,23 @@ does not come to an end fall back to the active set method of Lawson & Hanson (1
 """
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from craft_onnx.errors import InputError
+from craft_onnx.runtime.lookahead import ahead
 
+Floats = TypeVar("Floats", NDArray[np.floating], NDArray[np.float64])
 Array = NDArray[np.float64]
 CHUNK = 4096
+# Numbers that are brought to double precision at a time: 4 MB, which stay in the cache until they are multiplied.
+CELLS = 1 << 19
+# Multiplications of a product of matrices, and of a matrix and a vector, which OpenBLAS takes one thread for: in
+# products this small more would wait for each other for longer than they work.
+SERIAL, SERIAL_VECTOR = 1 << 18, 1 << 13
+SWEEPS = 8
 EPS = float(np.finfo(np.float64).eps)
 # Beyond this condition number of the Gram matrix (the square of W's) the solution is refined on the data themselves.
 REFINE_ABOVE = 1e4
@@ -54,8 +63,12 @@ def nnls(a: ArrayLike, w: ArrayLike, ridge: float = 0.0) -> Array:
     if not alive.any():
         return u
     problem = _Problem(w[alive] / lengths[alive, None], ridge / lengths[alive] ** 2)
-    for rows, block in _blocks(a):
-        u[rows, alive] = problem.solve(block) / lengths[alive]
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
+    posed = ((a[rows], problem.target(a[rows])) for rows in chunks)
+    # Another thread solves while this one multiplies; for one chunk, as of a picture, that would only take time.
+    solved = ahead(problem.solve, posed, threads=1) if len(chunks) > 1 else map(problem.solve, posed)
+    for rows, found in zip(chunks, solved, strict=True):
+        u[rows, alive] = found / lengths[alive]
     return u
 
 
@@ -86,7 +99,7 @@ def kkt_residual(a: ArrayLike, w: ArrayLike, u: ArrayLike, ridge: float = 0.0) -
     lengths = np.linalg.norm(w, axis=1)
     lengths[lengths == 0] = 1.0
     residual = np.zeros(len(a))
-    for rows, block in _blocks(a):
+    for rows, block in _blocks(_finite(a, "activations")):
         gradient = ((u[rows] @ w - block) @ w.T + ridge * u[rows]) / lengths
         violation = np.where(u[rows] > 0, np.abs(gradient), np.maximum(-gradient, 0.0)).max(axis=1, initial=0.0)
         norms = np.linalg.norm(block, axis=1)
@@ -109,25 +122,32 @@ class _Problem:
         # Accurate enough to decide who is zero where the condition is small; the rest goes without it.
         self.inverse: Array | None = None if condition > REFINE_ABOVE else np.linalg.inv(gram).astype(np.float64)
 
-    def solve(self, a: Array) -> Array:
-        """U (n, k) for rows of A, in the units of the scaled W."""
-        target = a @ self.w.T
+    def target(self, a: NDArray[np.floating]) -> Array:
+        """A W^T (n, k); what is not finite in A is not finite there either."""
+        target = np.concatenate([(self.w @ block.T).T for _, block in _blocks(a)])
+        if not np.isfinite(target).all():
+            _finite(a, "activations")
+        return target
+
+    def solve(self, posed: tuple[NDArray[np.floating], Array]) -> Array:
+        """U (n, k) for rows of A and their target, in the units of the scaled W."""
+        a, target = posed
         u, solved = pivot(self.gram, target, self.inverse)
         for row in np.flatnonzero(~solved):
             u[row] = active_set(self.gram, target[row])
         return self._refined(a, u) if self.refine else u
 
-    def _refined(self, a: Array, u: Array) -> Array:
+    def _refined(self, a: NDArray[np.floating], u: Array) -> Array:
         """One step of iterative refinement on each row's support, with the residual of A and not of the Gram matrix."""
         passive = u > 0
-        target = (a - u @ self.w) @ self.w.T - u * self.ridge
+        target = np.concatenate([(block - u[rows] @ self.w) @ self.w.T for rows, block in _blocks(a)]) - u * self.ridge
         return np.maximum(u + solve_supports(self.gram, target, passive), 0.0)
 
 
 def pivot(gram: Array, target: Array, inverse: Array | None = None) -> tuple[Array, NDArray[np.bool_]]:
     """Block principal pivoting on 1/2 u G u - b u for every row b of `target`; returns U and which rows were solved."""
     n, k = target.shape
-    passive = target > 0
+    passive = target > 0 if inverse is None else _descended(gram, target, inverse) > 0
     u = solve_supports(gram, target, passive, inverse)
     patience, fewest = np.full(n, 3), np.full(n, k + 1)
     open_rows = np.arange(n)
@@ -143,10 +163,30 @@ def pivot(gram: Array, target: Array, inverse: Array | None = None) -> tuple[Arr
     return np.maximum(u, 0.0), solved
 
 
+def _descended(gram: Array, target: Array, inverse: Array) -> Array:
+    """U after some sweeps of coordinate descent from the solution without conditions, all rows at once: a guess."""
+    size = max(1, min(len(target), SERIAL_VECTOR // len(gram)))
+    stacks = np.pad(target, ((0, -len(target) % size), (0, 0))).reshape(-1, size, len(gram)).swapaxes(1, 2)
+    u = np.maximum(inverse @ stacks, 0.0)
+    diagonal = np.diag(gram)[:, None]
+    pull, push = np.eye(len(gram)) - gram / diagonal, stacks / diagonal
+    for i in SWEEPS * list(range(len(gram))):
+        u[:, i] = np.maximum(pull[i] @ u + push[:, i], 0.0)
+    return u.swapaxes(1, 2).reshape(-1, len(gram))[: len(target)]
+
+
+def _times(rows: Array, square: Array) -> Array:
+    """Rows (n, k) times a matrix (k, k), in pieces so small that BLAS takes one thread for each."""
+    size = max(1, SERIAL // square.size)
+    whole = len(rows) // size * size
+    stacks = rows[:whole].reshape(-1, size, rows.shape[1]) @ square
+    return np.concatenate([stacks.reshape(-1, rows.shape[1]), rows[whole:] @ square])
+
+
 def _wrong(gram: Array, target: Array, u: Array, passive: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Unknowns that break a condition: negative where solved for, or a negative gradient where held at zero."""
     scale = np.abs(target).max(axis=1, keepdims=True) + np.abs(u).sum(axis=1, keepdims=True)
-    gradient = u @ gram - target
+    gradient = _times(u, gram) - target
     return np.where(passive, u, gradient) < -8 * EPS * len(gram) * scale
 
 
@@ -175,8 +215,9 @@ def solve_supports(gram: Array, target: Array, passive: NDArray[np.bool_], inver
     large = 2 * passive.sum(axis=1) > len(gram)
     u = np.empty_like(target)
     u[~large] = _solve_small(gram, target[~large], passive[~large])
-    free = target[large] @ inverse
-    u[large] = np.where(passive[large], free - _solve_small(inverse, free, ~passive[large]) @ inverse, 0.0)
+    free = _times(target[large], inverse)
+    zero = _solve_small(inverse, free, ~passive[large])
+    u[large] = np.where(passive[large], free - _times(zero, inverse), 0.0)
     return u
 
 
@@ -222,9 +263,11 @@ def _walk(gram: Array, target: Array, u: Array, passive: NDArray[np.bool_]) -> A
 
 
 def _blocks(a: NDArray[np.floating]) -> Iterator[tuple[slice, Array]]:
-    for start in range(0, len(a), CHUNK):
-        rows = slice(start, start + CHUNK)
-        yield rows, _finite(a[rows].astype(np.float64), "activations")
+    """Some rows at a time, in double precision."""
+    step = max(1, CELLS // max(1, a.shape[1]))
+    for start in range(0, len(a), step):
+        rows = slice(start, start + step)
+        yield rows, a[rows].astype(np.float64)
 
 
 def _checked(a: ArrayLike, w: ArrayLike, ridge: float) -> tuple[NDArray[np.floating], Array]:
@@ -238,7 +281,7 @@ def _checked(a: ArrayLike, w: ArrayLike, ridge: float) -> tuple[NDArray[np.float
     return a, _finite(w, "concept bank")
 
 
-def _finite(values: Array, name: str) -> Array:
+def _finite(values: Floats, name: str) -> Floats:
     if not np.isfinite(values).all():
         bad = values[~np.isfinite(values)]
         raise InputError(

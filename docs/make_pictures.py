@@ -1,7 +1,7 @@
 """Make the pictures of the documents: ``python docs/make_pictures.py [FOLDER]``; drawn birds, nothing else.
 
 Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png,
-concept_attributions.png, importances.png, choice.png and fidelity.png, by default into docs/pictures.
+concept_attributions.png, importances.png, choice.png, fidelity.png and cuts.png, by default into docs/pictures.
 """
 
 import sys
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from craft_onnx.attribution.registry import methods
 from craft_onnx.concepts.craft import Craft
+from craft_onnx.concepts.cuts import compare_cuts
 from craft_onnx.show.attributions import attribution_overlay, attribution_sheet
 from craft_onnx.show.colours import hex_code
 from craft_onnx.show.overlay import concept_overlay, write_png
-from craft_onnx_models.birds import Bird, audit
+from craft_onnx_models.birds import TAGGED, Bird, audit, model_path
 
 Picture = NDArray[np.uint8]
 SEED = 0
@@ -32,6 +33,7 @@ ENLARGED = 4  # times the 96 pixels of a bird
 TILE = 136  # pixels
 DPI = 76  # files of less than 300 kB
 INK, GREY = "#222222", "#666666"
+CUTS = ("features.3", "features.5", "features.9")
 RANKINGS = ("sobol", "contribution", "tcav", "random")
 
 
@@ -136,6 +138,15 @@ def concept_attributions(found: audit.Examination) -> Picture:
     return np.asarray(attribution_sheet(picture, overlays, ["picture", *methods()], columns=6, side=TILE), np.uint8)
 
 
+def cuts_figure(found: audit.Examination) -> Figure:
+    """The class that wears the tag at three layers."""
+    images = found.model.preprocess([bird.picture for bird in found.birds])
+    compared = compare_cuts(
+        model_path("shortcut"), images, TAGGED, CUTS, number_of_concepts=8, patch_size=27, nb_design=32
+    )
+    return compared.plot(nb_most_important_concepts=4)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
@@ -155,6 +166,7 @@ def main(folder: Path) -> None:
         choice = craft.choose_number_of_concepts(numbers=range(2, 15))
         save(craft.plot_choice(choice), folder / "choice.png")
         save(craft.plot_fidelity(rankings=RANKINGS), folder / "fidelity.png")
+        save(cuts_figure(found), folder / "cuts.png")
         save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
 
 

@@ -1,13 +1,12 @@
 """Fixtures of the tests of concepts: the small network as callables, as an ONNX model and as a bundle."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from support import small_net
 
 from craft_onnx.description import Description, Preprocessing
 from craft_onnx.graph.load import write_description
@@ -22,16 +21,9 @@ HEADS = {
 }
 
 
-def _load(name):
-    spec = importlib.util.spec_from_file_location(f"concepts_{name}", Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def small_net() -> ModuleType:
-    return _load("small_net")
+@pytest.fixture(scope="session", name="small_net")
+def small_net_module() -> ModuleType:
+    return small_net
 
 
 @pytest.fixture(scope="session")

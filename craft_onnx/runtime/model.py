@@ -52,9 +52,10 @@ def load(
     ProviderUnavailable
         If a provider is not part of the installed onnxruntime.
     """
+    asked = require_providers(providers)
     if not Path(path).is_file():
-        return SplitModel(Bundle.open(path), require_providers(providers), threads, cut)
-    return _of_file(Path(path), None if cut is None else [cut], providers, threads)
+        return SplitModel(Bundle.open(path), asked, threads, cut)
+    return _of_file(Path(path), None if cut is None else [cut], asked, threads)
 
 
 def load_at(
@@ -76,20 +77,19 @@ def load_at(
     InputError, CheckFailed, ProviderUnavailable
         As in `load`.
     """
-    if Path(path).is_file():
-        model, asked = _of_file(Path(path), cuts, providers, threads), None
-    else:
-        model, asked = load(path, providers, threads), cuts
-    return [model.at(cut) for cut in (model.cuts if asked is None else asked)]
+    if not Path(path).is_file():
+        model = load(path, providers, threads)
+        return [model.at(cut) for cut in (model.cuts if cuts is None else cuts)]
+    model = _of_file(Path(path), cuts, require_providers(providers), threads)
+    return [model.at(cut) for cut in model.cuts]
 
 
 def _of_file(path: Path, cuts: Sequence[str] | None, providers: Providers, threads: int | None) -> "SplitModel":
     """An ONNX file as a bundle that goes with the model."""
-    asked = require_providers(providers)
     from craft_onnx.runtime.temporary import temporary_bundle
 
     bundle, remove = temporary_bundle(path, cuts)
-    model = SplitModel(bundle, asked, threads)
+    model = SplitModel(bundle, providers, threads)
     weakref.finalize(model, remove)
     return model
 

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Points of a Sobol design, where importances are sampled: through whole layers, which takes long.",
 )
+@click.option(
+    "--factoriser",
+    type=click.Choice(["nmf", "semi_nmf"]),
+    help="Semi-NMF where the earlier cut is signed. [default: that of the concept]",
+)
 @click.option("--keep-all", is_flag=True, help="Take all pictures, not only those predicted as the class.")
 @click.option(
     "--tree", type=options.PathType, help="Draw the tree of the class to this PNG file, in place of one there."
@@ -89,7 +94,14 @@ def _decomposed(craft: "Craft", concept: int, pictures: "Pictures", given: dict[
     assert model.preprocessing is not None
     images = WatchedImages(PreparedPictures(pictures, model.preprocessing, kept))
     with timed("Crops, activations and factorisation"), images.watched("Cutting crops"):
-        sub = craft.decompose(concept, given["at"], given["number_of_concepts"], given["quantile"], images=images)
+        sub = craft.decompose(
+            concept,
+            given["at"],
+            given["number_of_concepts"],
+            given["quantile"],
+            images=images,
+            factoriser=given["factoriser"],
+        )
     with timed("Importances for the concept"):
         sub.estimate_parent_importance(nb_design=given["nb_design"])
     with timed("Importances for the class"):

@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 def command(model: Path, as_json: bool, **_: object) -> None:
     """List the tensors of MODEL (.onnx) through which every path from picture to logits goes.
 
-    Any of them is a place to cut, by its index, layer or tensor. Concepts need one that is never negative; the best
-    place, the last such feature map before global pooling, has an asterisk.
+    Any of them is a place to cut, by its index, layer or tensor. NMF needs one that is never negative; the best place,
+    the last such feature map before global pooling, has an asterisk. Semi-NMF finds concepts at the others.
     """
     from craft_onnx.cli.graphs import normalized
-    from craft_onnx.graph.cuts import find_cuts
+    from craft_onnx.graph.cuts import find_cuts, signed_cut
 
-    cuts = find_cuts(normalized(model))
+    graph = normalized(model)
+    cuts = find_cuts(graph)
     if as_json:
         result([dataclasses.asdict(cut) for cut in cuts])
     else:
         click.echo(table(cuts))
-    say(_advice(model, cuts))
+    say(_advice(model, cuts, signed_cut(graph, cuts)))
 
 
 def table(cuts: "list[Cut]") -> str:
@@ -51,10 +52,11 @@ def _row(cut: "Cut") -> tuple[str, ...]:
     return mark, str(cut.index), cut.layer, cut.op_type, shape, str(cut.channels or "?"), nonnegative, cut.tensor
 
 
-def _advice(model: Path, cuts: "list[Cut]") -> str:
+def _advice(model: Path, cuts: "list[Cut]", signed: "Cut | None") -> str:
     best = next((cut for cut in cuts if cut.recommended), None)
     if best:
         return f"* recommended. Cut there with: craft-onnx split {model} -o BUNDLE, elsewhere with --at LAYER."
     if not cuts:
         return "The model cannot be cut: no single tensor lies on every path from picture to logits."
-    return "None is recommended: no feature map is provably non-negative, and concepts need one that is."
+    where = f": cut with --at {signed.tensor}, fit with --factoriser semi_nmf" if signed else ""
+    return f"None is recommended: no feature map is provably non-negative, which NMF needs. Semi-NMF does not{where}."

@@ -164,6 +164,13 @@ fitting = _all(
         "--patch-size", type=click.IntRange(2), help="Side of the crops, pixels of the input. [default: 2/7 of it]"
     ),
     click.option(
+        "--factoriser",
+        type=click.Choice(["nmf", "semi_nmf"]),
+        default="nmf",
+        show_default=True,
+        help="How to find concepts: NMF needs activations that are not negative, semi-NMF takes signed ones.",
+    ),
+    click.option(
         "--nb-design",
         type=click.IntRange(2),
         default=256,

@@ -70,13 +70,14 @@ def _prepare(source: str, bundle: Path, names: list[str] | None, given: dict[str
     """Convert, cut, and load again what was written."""
     from craft_onnx.cli.convert import convert
     from craft_onnx.cli.split import describe
-    from craft_onnx.graph.cuts import recommended_cut
+    from craft_onnx.graph.cuts import recommended_cut, signed_cut
     from craft_onnx.runtime.bundle import create_bundle
     from craft_onnx.runtime.model import load
 
     say(f"Converting {source}.")
     conversion = convert(source, given, given["seed"])
-    at = given["at"] or [recommended_cut(conversion.model).tensor]
+    signed = signed_cut(conversion.model) if given["factoriser"] == "semi_nmf" else None
+    at = given["at"] or [(signed or recommended_cut(conversion.model)).tensor]
     describe(create_bundle(conversion.model, at, bundle, names=names))
     return load(bundle, providers=given["providers"], threads=given["threads"])
 

@@ -50,7 +50,7 @@ def describe(bundle: "Bundle") -> None:
         shape = "x".join(map(str, cut.shape[1:]))
         say(f"Cut at {name} ({cut.tensor}, {shape}): h(g(x)) = f(x) with relative error {cut.error:.1e}.")
         if not cut.nonnegative:
-            say(f"{name} is not provably non-negative: concepts can be found there only if it is for all pictures.")
+            say(f"{name} is not provably non-negative: if it is not for all pictures, fit with --factoriser semi_nmf.")
     for graph in bundle.manifest.graphs:
         if graph.error is not None:
             say(f"  {graph.file}: relative error {graph.error:.1e} against a finite difference.", level=1)

@@ -174,6 +174,7 @@ def new_craft(model: "SplitModel", options: dict[str, Any]) -> "Craft":
         patch_size=options["patch_size"] or default_patch(model),
         batch_size=options["batch_size"],
         random_state=options["seed"],
+        factoriser=options["factoriser"],
     )
 
 

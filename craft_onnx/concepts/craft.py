@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from craft_onnx.concepts.attributions import ConceptAttribution
     from craft_onnx.concepts.explanation import Explanation
+    from craft_onnx.concepts.factorisation import Factoriser
     from craft_onnx.concepts.head import ConceptHead
     from craft_onnx.runtime.bundle import Bundle
     from craft_onnx.runtime.segment import Segment
@@ -174,6 +175,7 @@ class Craft(ConceptPlots):
         *,
         images: Any = None,
         segment: Any = None,
+        factoriser: "Factoriser | None" = None,
     ) -> "Craft":
         """Find what a concept is made of: the concepts of an earlier layer in the crops where it is strongest.
 
@@ -192,6 +194,8 @@ class Craft(ConceptPlots):
             Preprocessed; needed where the concepts were loaded, whose crops are not stored. By default those of `fit`.
         segment : callable, optional
             Beside a callable `at`: from the activations there to those of these concepts; importances need it.
+        factoriser : "nmf" or "semi_nmf", optional
+            By default that of these concepts; semi-NMF where the activations at the earlier layer are signed.
 
         Returns
         -------
@@ -207,7 +211,7 @@ class Craft(ConceptPlots):
         """
         from craft_onnx.concepts.recursion import decompose
 
-        return decompose(self, concept, at, number_of_concepts, quantile, images, segment)
+        return decompose(self, concept, at, number_of_concepts, quantile, images, segment, factoriser)
 
     @property
     def children(self) -> "list[Craft]":

@@ -169,7 +169,6 @@ class ConceptExtractor:
             If there is no such class, activations are negative (but for semi-NMF) or not finite, the patch is larger
             than the images, or k does not fit.
         """
-        check_factoriser(self.factoriser, self.alpha_W, self.encoder, self.normalize)
         images = as_images(inputs)
         layout = self.halves_.layout_of(images)
         self.halves_.check_class(class_id)
@@ -426,6 +425,7 @@ class ConceptExtractor:
 
     def _check(self, activations: Floats) -> None:
         """InputError for activations that are not finite, or negative where the factorisation is not for them."""
+        check_factoriser(self.factoriser, self.alpha_W, self.encoder, self.normalize)
         if self.factoriser == "semi_nmf":
             check_finite(activations)
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.concepts.factorisation import encode, pool
+from craft_onnx.concepts.factorisation import Factoriser, encode, pool
 from craft_onnx.concepts.halves import LAYOUTS, as_images
 from craft_onnx.concepts.head import ConceptHead, callable_head
 from craft_onnx.concepts.importance import Importance, refined
@@ -53,7 +53,14 @@ class Parent:
 
 
 def decompose(
-    craft: "Craft", concept: int, at: Any, number_of_concepts: int, quantile: float, images: Any, segment: Any
+    craft: "Craft",
+    concept: int,
+    at: Any,
+    number_of_concepts: int,
+    quantile: float,
+    images: Any,
+    segment: Any,
+    factoriser: Factoriser | None = None,
 ) -> "Craft":
     """Find the sub-concepts of a concept; see `Craft.decompose`."""
     craft.check_if_fitted()
@@ -63,7 +70,7 @@ def decompose(
     model, h, between = _earlier(craft, at, segment)
     crops, u = crops_of(craft, images)
     crops = crops.select(strongest(u[:, concept], quantile, concept))
-    sub = type(craft)(model, h, **_settings(craft, number_of_concepts))
+    sub = type(craft)(model, h, **_settings(craft, number_of_concepts, factoriser))
     resized = ResizedCrops(crops, sub.input_size(crops, craft.layout_), craft.interpolation)
     sub._fit_crops(resized, craft.class_id_, craft.layout_, crops)
     sub.parent_, sub.segment_ = Parent(craft, int(concept), float(quantile)), between
@@ -230,9 +237,10 @@ def _parent(sub: "Craft") -> Parent:
     return sub.parent_
 
 
-def _settings(craft: "Craft", number_of_concepts: int) -> dict[str, Any]:
+def _settings(craft: "Craft", number_of_concepts: int, factoriser: Factoriser | None) -> dict[str, Any]:
     """The settings of a Craft for its sub-concepts; crops and axes are what was found for the parent."""
     settings = craft.get_params() | {"number_of_concepts": number_of_concepts}
+    settings["factoriser"] = factoriser or craft.factoriser
     settings["data_format"] = LAYOUTS[craft.layout_]
     return {name: value for name, value in settings.items() if not name.endswith("_model")}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -10,7 +11,7 @@ from craft_onnx.graph.flow import Flow
 from craft_onnx.graph.layout import channel_axes
 from craft_onnx.graph.names import find_tensor, layer_of
 from craft_onnx.graph.nonnegative import nonnegative_tensors
-from craft_onnx.graph.values import dimensions, operators
+from craft_onnx.graph.values import dimensions, operators, used_values
 
 WEIGHTED = operators("Conv ConvTranspose Gemm MatMul")
 
@@ -86,7 +87,36 @@ def recommended_cut(model: ir.Model, cuts: Sequence[Cut] | None = None) -> Cut:
     for cut in cuts:
         if cut.recommended:
             return cut
-    raise InputError(f"No feature map of the model is provably non-negative. {_others(cuts)}", _advice(cuts))
+    advice = _advice(cuts, signed_cut(model, cuts))
+    raise InputError(f"No feature map of the model is provably non-negative. {_others(cuts)}", advice)
+
+
+def signed_cut(model: ir.Model, cuts: Sequence[Cut] | None = None) -> Cut | None:
+    """The place to cut where signs do not matter: the last feature map or sequence of tokens before they are pooled.
+
+    Where the head reads the class token alone, it is the last one before an attention: behind that, what the other
+    tokens hold is lost.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        From image to logits.
+    cuts : sequence of Cut, optional
+        Those of the model, if they are known already.
+
+    Returns
+    -------
+    Cut or None
+        None where no cut has positions.
+    """
+    cuts = find_cuts(model) if cuts is None else cuts
+    flow = Flow(model)
+    axes = {cut.tensor: cut.channel_axis for cut in cuts}
+    maps = [flow.values[name] for name, axis in axes.items() if _has_positions(flow.values[name], axis)]
+    attention = _last_attention(flow)
+    last = attention if attention and _reads_one_token(flow.nodes[attention:]) else len(flow.nodes)
+    best = _best(flow, [value for value in maps if flow.position[value] < last])
+    return next((cut for cut in cuts if best is not None and cut.tensor == best.name), None)
 
 
 def resolve_cut(model: ir.Model, at: str | int, cuts: Sequence[Cut] | None = None) -> Cut:
@@ -158,6 +188,35 @@ def _is_map(value: ir.Value, channel_axis: int) -> bool:
     return len(shape) == 4 and any(size != 1 for axis, size in enumerate(shape) if axis not in (0, channel_axis))
 
 
+def _has_positions(value: ir.Value, channel_axis: int) -> bool:
+    shape = dimensions(value) or ()
+    tokens = len(shape) == 3 and shape[3 - channel_axis] != 1
+    return tokens or _is_map(value, channel_axis)
+
+
+def _last_attention(flow: Flow) -> int:
+    """Index of the last product of two values that depend on the picture; 0 where there is none."""
+    products = [
+        i
+        for i, node in enumerate(flow.nodes)
+        if node.op_type == "Attention" or (node.op_type == "MatMul" and all(map(flow.carries_image, used_values(node))))
+    ]
+    return max(products, default=0)
+
+
+def _reads_one_token(nodes: Sequence[ir.Node]) -> bool:
+    """Whether one of some nodes takes a single token of several."""
+    picks = [(node.inputs[0], node.outputs[0]) for node in nodes if node.op_type in ("Gather", "Slice", "Split")]
+    return any(source and _is_one_of(dimensions(source), dimensions(picked)) for source, picked in picks)
+
+
+def _is_one_of(tokens: tuple[Any, ...] | None, picked: tuple[Any, ...] | None) -> bool:
+    """Whether a shape (N, p) or (N, 1, p) is that of one of several tokens (N, T, p)."""
+    if tokens is None or len(tokens) != 3 or tokens[1] == 1:
+        return False
+    return picked in ((tokens[0], tokens[2]), (tokens[0], 1, tokens[2]))
+
+
 def _best(flow: Flow, maps: Sequence[ir.Value]) -> ir.Value | None:
     """The last map that a layer with weights follows: without one, as in SqueezeNet, the channels are the classes."""
     weighted = max((i for i, node in enumerate(flow.nodes) if node.op_type in WEIGHTED), default=-1)
@@ -225,16 +284,14 @@ def _others(cuts: Sequence[Cut]) -> str:
     return f"{kind}: {listed}." if cuts else "It has no cuts at all."
 
 
-def _advice(cuts: Sequence[Cut]) -> str:
+def _advice(cuts: Sequence[Cut], signed: Cut | None) -> str:
+    where = f" at {signed.tensor!r}" if signed else ""
+    semi = f"semi-NMF takes activations of any sign{where}: --factoriser semi_nmf (factoriser='semi_nmf')."
     nonnegative = [cut for cut in cuts if cut.nonnegative]
-    if nonnegative:
-        with_positions = [
-            cut for cut in nonnegative if len(cut.shape) > 2 and cut.shape[1:].count(1) < len(cut.shape) - 2
-        ]
-        return f"Cut at {(with_positions or nonnegative)[-1].tensor!r}, or at another layer behind a ReLU."
-    return (
-        "Concepts need non-negative activations: choose a layer yourself, behind a ReLU or a Sigmoid if there is one."
-    )
+    if not nonnegative:
+        return f"Choose a layer yourself, behind a ReLU or a Sigmoid if there is one; or {semi}"
+    with_positions = [cut for cut in nonnegative if len(cut.shape) > 2 and cut.shape[1:].count(1) < len(cut.shape) - 2]
+    return f"Cut at {(with_positions or nonnegative)[-1].tensor!r}, or at another layer behind a ReLU; or {semi}"
 
 
 def _names(values: Sequence[ir.Value]) -> str:

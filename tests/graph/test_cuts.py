@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from craft_onnx.errors import InputError
-from craft_onnx.graph.cuts import find_cuts, recommended_cut, resolve_cut
+from craft_onnx.graph.cuts import find_cuts, recommended_cut, resolve_cut, signed_cut
 from craft_onnx.graph.flow import Flow
 
 HEADER = '<ir_version: 9, opset_import: ["" : 20]> g (float[N,4,6,6] x) => (float[N,4,6,6] y)'
@@ -274,6 +274,22 @@ def test_without_a_non_negative_map_other_cuts_are_named(net):
         recommended_cut(net("vit"))
     with pytest.raises(InputError, match=r"another kind: 'relu' \(net\.2, Relu, 20\)"):
         recommended_cut(net("mlp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [("vit", "add_115"), ("vit_mean", "relu"), ("convnext", "relu"), ("resnet", None), ("mlp", None)],
+)
+def test_the_place_to_cut_where_signs_do_not_matter(net, name, tensor):
+    found = signed_cut(net(name))
+    if name == "resnet":  # behind a ReLU, whatever the sign
+        assert found == recommended_cut(net(name))
+    else:
+        assert (found and found.tensor) == tensor
+    if name == "vit":  # the output of its first block: the head reads the class token of the second
+        assert found.layer == "blocks.0"
+        with pytest.raises(InputError, match="semi-NMF takes activations of any sign at 'add_115': --factoriser"):
+            recommended_cut(net(name))
 
 
 def test_finding_cuts_leaves_the_model_as_it_is(net):

@@ -8,10 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 
 import craft_onnx as co
-from craft_onnx.concepts.cut_comparison import RULE
+from craft_onnx.concepts.cut_comparison import RULE, CutComparison
 from craft_onnx.concepts.cut_matching import SAME, area_means, correlations, similarities
-from craft_onnx.concepts.cut_measures import effective_number, importance_shares, removed
+from craft_onnx.concepts.cut_measures import CutMeasures, effective_number, importance_shares, removed
 from craft_onnx.concepts.cuts import common_grid, compare_crafts, compare_cuts
+from craft_onnx.concepts.fidelity import ConceptCurve
+from craft_onnx.concepts.stability import Stability
 from craft_onnx.errors import InputError, NotFittedError
 from craft_onnx.runtime.bundle import create_bundle
 from craft_onnx.runtime.model import SplitModel
@@ -167,6 +169,32 @@ def test_the_best_is_what_the_rule_says(planted, compared):
                 assert cut in seen and match.best == max(seen, key=seen.get)
 
 
+def measured(cut, error, similarities, effects, shares):
+    """Measures by hand, of as many concepts as there are effects."""
+    found = np.array(similarities)
+    stable = Stability(found, found[None], np.arange(len(found))[None], found < 0.9, 0.9, 10)
+    curve = ConceptCurve(np.zeros(3), np.zeros((1, 3)), np.zeros(1), np.arange(len(found)), True)
+    return CutMeasures(cut, 0.1, 9.0, 5.0, error, curve, curve, stable, np.array(shares), np.array(effects))
+
+
+def test_the_rule_by_hand():
+    one = measured("one", 4.0, [0.5, 1.0], [3.0, -1.0], [0.8, 0.2])
+    other = measured("other", 5.0, [1.0, 0.9], [2.0, 0.5], [0.5, 0.5])
+    assert one.penalised_error == pytest.approx(4 / 0.6) and other.penalised_error == pytest.approx(5 / 0.95)
+    assert one.strengths.tolist() == [1.5, 1.0]
+    like = np.array([[0.7, 0.1], [0.4, 0.45]])
+    found = CutComparison({}, {"one": one, "other": other}, {("one", "other"): like, ("other", "one"): like.T})
+    assert found.best == "other" and "other" in found.reason
+    # 0 and 0 are the same, 2 * 1 is more than 3 * 0.5; the others are like nothing, whatever their effects.
+    assert [(match.concept, match.best) for match in found.matched("one")] == [(0, "other"), (1, "one")]
+    assert [(match.concept, match.best) for match in found.matches] == [(1, "other"), (0, "other")]
+    assert found.seen_once == {"one": [1], "other": [1]}
+    assert found.matched("one")[1].to_json()["seen"][1] == {
+        "cut": "other", "concept": 1, "similarity": 0.45, "same": False,
+        "importance": 0.5, "effect": 0.5, "stability": 0.9, "strength": 0.45,
+    }  # fmt: skip  # as it is read
+
+
 def test_matches_begin_with_the_most_important_concept(compared):
     importances = compared.crafts[compared.best].importance_.values
     assert [match.concept for match in compared.matches] == importances.argsort()[::-1].tolist()
@@ -179,7 +207,11 @@ def test_measures_are_those_of_each_craft(compared, folder, images):
         alone = co.Craft(SplitModel(co.load(folder).bundle, cut=cut), **SETTINGS)
         alone.fit(images, 2)
         alone.estimate_importance()
-        craft = compared.crafts[cut]
+        craft, model = compared.crafts[cut], alone.halves_.model
+        rebuilt = model.h(np.moveaxis(alone.transform(images) @ alone.concept_bank_, -1, 1))[:, 2]
+        own = model.predict(images)[:, 2]
+        assert row["logit_error"] == pytest.approx(np.abs(own - rebuilt).mean(), rel=1e-4) and row["logit_error"] > 0.01
+        assert row["reconstructed_logit"] == pytest.approx(rebuilt.mean(), rel=1e-4)
         assert np.array_equal(craft.concept_bank_, alone.concept_bank_)
         assert row["deletion"] == pytest.approx(alone.deletion().area, rel=1e-5)
         assert row["insertion"] == pytest.approx(alone.insertion().area, rel=1e-5)

@@ -1,6 +1,6 @@
 """The two halves of a model, g and h, whatever they are given as: a bundle, a SplitModel, ONNX files or callables."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -173,7 +173,7 @@ def as_images(inputs: Any) -> Any:
     if is_array(inputs):
         images = as_array(inputs)
         return images[None] if images.ndim == 3 else images
-    if isinstance(inputs, str | Path) or not hasattr(inputs, "__getitem__"):
+    if isinstance(inputs, str | Path | Mapping) or not hasattr(inputs, "__getitem__"):
         raise InputError(
             f"{inputs!r} is no array of images.", "Give preprocessed arrays: model.preprocess(open_pictures(path))."
         )
@@ -208,7 +208,7 @@ def _last_nonnegative(path: Path) -> list[str]:
     from craft_onnx.graph.cuts import find_cuts
     from craft_onnx.graph.load import load
 
-    return [cut.layer for cut in find_cuts(load(path)) if cut.nonnegative][-5:]
+    return list(dict.fromkeys(cut.layer for cut in find_cuts(load(path)) if cut.nonnegative))[-5:]
 
 
 def _loaded(model: Any, device: Any) -> Any:

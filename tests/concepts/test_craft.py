@@ -1,5 +1,6 @@
 import inspect
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -315,6 +316,25 @@ def test_a_class_that_is_not_there(bundles, images):
 def test_negative_activations_in_transform(fitted, halves):
     with pytest.raises(InputError, match=r"negative \(lowest -1\)"):
         fitted.transform(None, -np.ones((2, 24)))
+
+
+def test_negative_activations_of_images_after_the_fit(halves, images):
+    g, h = halves
+    craft = Craft(lambda x: g(x) - (x.max() > 2), h, **SETTINGS)
+    craft.fit(images, class_id=2)
+    for call in (craft.transform, craft.estimate_importance):
+        with pytest.raises(InputError, match=r"negative \(lowest -.*Cut the model after a ReLU"):
+            call(images * 3)
+
+
+@pytest.mark.parametrize("wrong", ["pictures/a.jpg", Path("pictures"), 3, None, {"arr_0": np.ones((2, 3, 48, 40))}])
+def test_what_is_no_array_of_images(wrong, fitted):
+    calls = [fitted.fit, fitted.transform]
+    if wrong is not None:  # the images of the fit
+        calls.append(fitted.estimate_importance)
+    for call in calls:
+        with pytest.raises(InputError, match=r"is no array of images.*model.preprocess"):
+            call(wrong)
 
 
 def test_negative_activations_name_cuts_that_are_not(make_model, tmp_path, images):

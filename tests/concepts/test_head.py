@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 import craft_onnx.graph.head as graph_head_module
 from craft_onnx.concepts.halves import find_halves
 from craft_onnx.concepts.head import ConceptHead, folded_head
+from craft_onnx.concepts.importance import Sampling, local_importance
 from craft_onnx.errors import CheckFailed, InputError
 from craft_onnx.runtime.model import SplitModel
 
@@ -90,6 +92,33 @@ def test_batches_are_bounded(bank):
     assert np.array_equal(head.masked(np.ones((3, 4), np.float32), np.ones((50, 4), np.float32)), np.full(50, 12.0))
     assert seen == [16, 16, 16, 2]
     assert ConceptHead(evaluate, 4, pooled=False, linear=False).rows((1000, 1000)) == 4
+
+
+def test_memory_of_evaluating_a_head_does_not_grow_with_the_design():
+    """h of a callable sees the reconstruction itself, 0.5 MB an evaluation here; 1024 points ask for 5120 of them."""
+    calls = []
+
+    def h(a):
+        calls.append(len(a))
+        return np.tanh(a).mean(axis=(2, 3))
+
+    bank = np.random.default_rng(0).random((4, 512), np.float32)
+    halves = find_halves(lambda x: x, h)
+    head = folded_head(halves, bank, 0, "NCHW", (16, 16), 8).head
+    u = np.random.default_rng(1).random((1, 16, 16, 4)).astype(np.float32)
+
+    def peak(points):
+        tracemalloc.start()
+        sampled = local_importance(head, u, Sampling(nb_design=points).draw(4, 1), Sampling(nb_design=points))
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result, sampled
+
+    peak(4)  # what is imported on the way
+    (few, _), (many, found) = peak(32), peak(256)
+    # 16 MB of activations and as much for tanh; coefficients of a batch of masks are 16 MB at most.
+    assert found.evaluations > 1280 and max(calls) == 8
+    assert many < 60e6 and many - few < 20e6
 
 
 def test_onnx_files_beside_each_other_fold_too(bundles, bank):

@@ -91,6 +91,18 @@ def test_equal_concepts_tie_at_the_default_design(k):
         assert values.max() / values.min() <= 1.1
 
 
+@pytest.mark.parametrize("k", [10, 20, 25])
+def test_intervals_of_equal_concepts_cover_and_are_narrow_at_the_default_design(k):
+    head = head_of(lambda u: u.sum(axis=1), k)
+    covered, widths = [], []
+    for seed in range(10):
+        found = sampled_importance(head, np.ones((3, k), np.float32), Sampling(random_state=seed))
+        covered.append((found.intervals[:, 0] <= 1 / k) & (1 / k <= found.intervals[:, 1]))
+        widths.append(np.ptp(found.intervals, axis=1))
+    assert np.mean(covered) > 0.85  # of 95 % nominal, as above
+    assert k * np.mean(widths) < 0.1 and k * np.max(widths) < 0.5
+
+
 def test_local_importances_use_the_designs_given(u):
     head = head_of(product, 3)
     drawn = Sampling(random_state=3).draw(3, 5)

@@ -6,6 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import nnls as scipy_nnls
 
 from craft_onnx.concepts import nnls as module
+from craft_onnx.concepts.factorisation import encode_as_sklearn
 from craft_onnx.concepts.nnls import active_set, kkt_residual, nnls, pivot, solve_supports
 from craft_onnx.errors import InputError
 
@@ -31,6 +32,17 @@ def test_it_is_scipys_solution_row_by_row(k, p):
     # Both are exact up to rounding times the condition number (< 1e3 here).
     assert np.abs(nnls(a, w) - row_by_row(a, w)).max() < 1e-8
     assert kkt_residual(a, w, nnls(a, w)).max() < 1e-12
+
+
+@pytest.mark.parametrize(("k", "p"), [(3, 40), (10, 64), (25, 128), (25, 512)])
+def test_no_row_is_worse_than_scikit_learns(k, p):
+    """`NMF.transform` with the peers' stopping rule, and with one that is never met."""
+    a, w = problem(200, k, p)
+    a = np.maximum(a, 0)
+    found = np.square(a - nnls(a, w) @ w).sum(axis=1)
+    for tol, max_iter in ((1e-4, 200), (0.0, 2000)):
+        theirs = encode_as_sklearn(a, w, 0.0, tol, max_iter)
+        assert (found <= np.square(a - theirs @ w).sum(axis=1) * (1 + 1e-12)).all()
 
 
 def test_rows_do_not_depend_on_each_other():

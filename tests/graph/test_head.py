@@ -134,6 +134,12 @@ POOLED_LINEAR = {
     "logits reshaped": "p = GlobalAveragePool(a) f = Flatten(p) m = Gemm(f, w, b) s = Constant<value_ints = [-1, 5]>() "
     "y = Reshape(m, s)",
     "dropout": "p = GlobalAveragePool(a) f = Flatten(p) d, mask = Dropout(f) y = Gemm(d, w, b)",
+    "identity": "i = Identity(a) p = GlobalAveragePool(i) f = Flatten(p) d = Identity(f) m = Gemm(d, w, b) "
+    "y = Identity(m)",
+    "no bias": "p = GlobalAveragePool(a) f = Flatten(p) y = Gemm(f, w)",
+    "two linear layers": "p = GlobalAveragePool(a) f = Flatten(p) m = Gemm(f, v, c) y = Gemm(m, w, b)",
+    "a pointwise convolution and a linear layer": "e = Conv(a, v, c) p = GlobalAveragePool(e) f = Flatten(p) "
+    "y = Gemm(f, w, b)",
     "scaled Gemm": "p = GlobalAveragePool(a) f = Flatten(p) y = Gemm<alpha = 0.5, beta = 2.0>(f, w, b)",
 }
 
@@ -143,9 +149,20 @@ def test_heads_that_pool_and_are_linear(parse, run, body):
     arrays = {"w": normal(6, 5), "b": normal(5, seed=1)}
     if "(a, v)" in body:
         arrays["v"] = normal(1, 6, 1, 1, seed=2)
+    if ", v, c)" in body:
+        arrays |= {"v": normal(6, 6, 1, 1, seed=2) if "Conv" in body else normal(6, 6, seed=2), "c": normal(6, seed=3)}
+    if ", b)" not in body and "(b," not in body:
+        del arrays["b"]
     folded = head(parse, body, run, **arrays)
     assert folded.pooled and folded.linear
     assert folded.model.graph.inputs[0].shape[1:] == (CONCEPTS,)
+
+
+@pytest.mark.parametrize("body", ["f = Flatten(a) y = Gemm(f, w, b)", "f = Flatten(a) m = MatMul(f, w) y = Add(m, b)"])
+def test_linear_layers_on_all_positions_are_linear_and_not_pooled(parse, run, body):
+    folded = head(parse, body, run, w=normal(96, 5), b=normal(5, seed=1))
+    assert folded.linear and not folded.pooled
+    assert folded.model.graph.inputs[0].shape[1:] == (4, 4, CONCEPTS)
 
 
 def test_pointwise_convolutions_commute_with_pooling(parse, run):

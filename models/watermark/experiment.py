@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Floats = NDArray[np.floating]
+Classifier = tuple[Head, SplitModel]
+Key = tuple[tuple[str, str], str]  # an audit and a setting
 
 OURS, WHOLE, PEERS = "ours", "ours, all positions", "Xplique's"
 SHORTCUT, NEEDLESS, CONTROL = "shortcut", "needless mark", "control"
@@ -97,17 +100,17 @@ class Trial:
     class_id, seed : int
     knowledge : dict of str to Knowledge
         What is true of every head.
-    findings : dict of ((str, str), str) to Finding
+    findings : dict of Key to Finding
         By audit (the head and its pictures) and setting.
-    maps : dict of ((str, str), str) to (H', W') array
+    maps : dict of Key to (H', W') array
         Mean map of the concept that was found there, 1 at its maximum.
     """
 
     class_id: int
     seed: int
     knowledge: dict[str, Knowledge]
-    findings: dict[tuple[tuple[str, str], str], Finding]
-    maps: dict[tuple[tuple[str, str], str], Floats]
+    findings: dict[Key, Finding]
+    maps: dict[Key, Floats]
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,55 @@ class Marked:
     features: Floats
 
 
+@dataclass(frozen=True)
+class Case:
+    """Some pictures to audit a class on.
+
+    Attributes
+    ----------
+    material : Material
+    marked : Marked
+    class_id : int
+    rows : (m,) int array
+        Which pictures.
+    with_mark : bool
+        Whether they wear it.
+    """
+
+    material: Material
+    marked: Marked
+    class_id: int
+    rows: NDArray[np.intp]
+    with_mark: bool
+
+    @cached_property
+    def bare(self) -> Floats:
+        """The pictures without the mark, preprocessed."""
+        return model_input(self.material.photographs.pixels[self.rows], self.material.rule)
+
+    @cached_property
+    def x(self) -> Floats:
+        """The pictures that are audited, preprocessed."""
+        return model_input(self.marked.pixels[self.rows], self.material.rule) if self.with_mark else self.bare
+
+    def effect(self, head: Head) -> float:
+        """What the mark adds to the logit of the class, mean over the pictures."""
+        with_mark, without = (head.logits(one[self.rows]) for one in (self.marked.features, self.material.bare))
+        return float((with_mark - without)[:, self.class_id].mean())
+
+    def found(self, craft: Craft, head: Head, model: SplitModel) -> tuple[Finding, Floats]:
+        """The concept that lies most on the mark, of concepts fitted to these pictures; and its mean map."""
+        craft = of_model(craft, model)
+        craft.estimate_importance()
+        maps = craft.transform(self.x)
+        if maps.ndim != 4:
+            raise InputError(f"The concepts have maps of shape {maps.shape[1:]}.", "Take a model with feature maps.")
+        places = cells(self.marked.masks[self.rows], maps.shape[1:3])
+        one = finding(craft.global_importance(), maps, craft.transform(self.bare), places, self.effect(head))
+        mean = maps[..., one.concept].mean(axis=0)
+        return one, mean / max(float(mean.max()), 1e-12)
+
+
 def features(graph: "ir.Model", x: Floats) -> Floats:
     """What the last linear layer of a classifier reads, (n, p), of preprocessed pictures."""
     return run_array(session_of(to_features(graph)), x)
@@ -126,22 +178,12 @@ def features(graph: "ir.Model", x: Floats) -> Floats:
 
 def run(material: Material, folder: Path, seeds: Sequence[int], settings: Settings) -> Iterator[Trial]:
     """A trial for every class and seed; the classifiers are written into a folder."""
-    names = material.photographs.names
     control = head_of(untouched(material.photographs), material.bare, material.bare)
-    save_head(material, control, folder / "control.onnx")
+    known = {CONTROL: (control, saved(material, control, folder / "control.onnx"))}
     for seed in seeds:
         marked = mark_all(material, seed)
-        for class_id, name in enumerate(names):
-            plants = {
-                SHORTCUT: plant(material.photographs, class_id, settings.strays, seed),
-                NEEDLESS: plant(material.photographs, class_id, 0.0, seed),
-            }
-            heads = {what: head_of(one, material.bare, marked.features) for what, one in plants.items()}
-            paths = {what: folder / f"{name}-{seed}-{what.replace(' ', '-')}.onnx" for what in heads}
-            for what, head in heads.items():
-                save_head(material, head, paths[what])
-            heads, paths = heads | {CONTROL: control}, paths | {CONTROL: folder / "control.onnx"}
-            yield _trial(material, marked, (class_id, seed), heads, paths, plants[SHORTCUT], settings)
+        for class_id in range(len(material.photographs.names)):
+            yield trial(material, marked, class_id, known, folder, settings, seed)
 
 
 def mark_all(material: Material, seed: int) -> Marked:
@@ -150,45 +192,56 @@ def mark_all(material: Material, seed: int) -> Marked:
     return Marked(pixels, masks, features(material.graph, model_input(pixels, material.rule)))
 
 
-def save_head(material: Material, head: Head, path: Path) -> None:
-    """Write the classifier with another head; CheckFailed unless its logits are those of the head."""
+def saved(material: Material, head: Head, path: Path) -> SplitModel:
+    """Write the classifier with another head, and cut it; CheckFailed unless its logits are those of the head."""
     model = with_head(material.graph, head)
     x = model_input(material.photographs.pixels[:4], material.rule)
     error = disagreement(head.logits(material.bare[:4]), run_array(session_of(model), x))
     if not error <= TOLERANCE:
         raise CheckFailed(f"The model with its new head is off by {error:.1e}.", "Report this model, please.")
     save(model, path)
+    return load(path)
 
 
-def _trial(
+def trial(
     material: Material,
     marked: Marked,
-    case: tuple[int, int],
-    heads: dict[str, Head],
-    paths: dict[str, Path],
-    planted: Planted,
+    class_id: int,
+    control: dict[str, Classifier],
+    folder: Path,
     settings: Settings,
+    seed: int,
 ) -> Trial:
-    class_id, seed = case
-    models = {what: load(path) for what, path in paths.items()}
+    """Plant the mark on one class, train both heads on that, and audit them and the control."""
+    planted = plant(material.photographs, class_id, settings.strays, seed)
+    sets = {SHORTCUT: planted, NEEDLESS: plant(material.photographs, class_id, 0.0, seed)}
+    heads = control | {
+        what: _trained(material, marked, one, folder / f"{material.photographs.names[class_id]}-{seed}-{_file(what)}")
+        for what, one in sets.items()
+    }
     chosen = audited(material.photographs, planted, class_id, settings.pictures, seed)
-    findings, maps = {}, {}
+    findings: dict[Key, Finding] = {}
+    maps: dict[Key, Floats] = {}
     crafts: dict[str, dict[str, Craft]] = {}
-    for audit in AUDITS:
-        what, kind = audit
-        rows = chosen[kind]
-        pixels = [marked.pixels[rows], material.photographs.pixels[rows]]
-        x, bare = (model_input(one, material.rule) for one in pixels)
-        crafts[kind] = crafts.get(kind) or fits(models[what], bare if kind == BARE else x, class_id, settings, seed)
-        effect = _effect(heads[what], class_id, material.bare[rows], marked.features[rows])
+    for what, kind in AUDITS:
+        case = Case(material, marked, class_id, chosen[kind], kind != BARE)
+        crafts[kind] = crafts.get(kind) or fits(heads[what][1], case.x, class_id, settings, seed)
         for name, craft in crafts[kind].items():
-            found = _found(of_model(craft, models[what]), bare if kind == BARE else x, bare, marked.masks[rows], effect)
-            findings[audit, name], maps[audit, name] = found
+            findings[(what, kind), name], maps[(what, kind), name] = case.found(craft, *heads[what])
     truth = {
         what: knowledge(head, material.photographs, class_id, material.bare, marked.features)
-        for what, head in heads.items()
+        for what, (head, _) in heads.items()
     }
     return Trial(class_id, seed, truth, findings, maps)
+
+
+def _trained(material: Material, marked: Marked, planted: Planted, path: Path) -> Classifier:
+    head = head_of(planted, material.bare, marked.features)
+    return head, saved(material, head, path)
+
+
+def _file(what: str) -> str:
+    return f"{what.replace(' ', '-')}.onnx"
 
 
 def audited(
@@ -225,17 +278,3 @@ def of_model(craft: Craft, model: SplitModel) -> Craft:
     for made in ("halves_", "head_"):
         vars(other).pop(made, None)
     return other
-
-
-def _effect(head: Head, class_id: int, bare: Floats, marked: Floats) -> float:
-    return float((head.logits(marked) - head.logits(bare))[:, class_id].mean())
-
-
-def _found(craft: Craft, x: Floats, bare: Floats, masks: NDArray[np.bool_], effect: float) -> tuple[Finding, Floats]:
-    craft.estimate_importance()
-    maps = craft.transform(x)
-    if maps.ndim != 4:
-        raise InputError(f"The concepts have maps of shape {maps.shape[1:]}.", "Take a model with feature maps.")
-    found = finding(craft.global_importance(), maps, craft.transform(bare), cells(masks, maps.shape[1:3]), effect)
-    mean = maps[..., found.concept].mean(axis=0)
-    return found, mean / max(float(mean.max()), 1e-12)

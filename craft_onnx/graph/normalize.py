@@ -11,6 +11,7 @@ from craft_onnx.graph.passes.fold import fold_constants
 from craft_onnx.graph.passes.gemm import make_gemm
 from craft_onnx.graph.passes.identity import remove_identity
 from craft_onnx.graph.passes.opset import raise_opset
+from craft_onnx.graph.passes.pad import merge_pad
 from craft_onnx.graph.passes.shapes import infer_shapes
 from craft_onnx.graph.passes.tidy import tidy
 
@@ -28,6 +29,7 @@ STEPS: tuple[tuple[str, Callable[[ir.Model], ir.Model]], ...] = (
     ("identity", remove_identity),
     ("fold", fold_constants),
     ("shapes", infer_shapes),
+    ("pad", merge_pad),
     ("gemm", make_gemm),
     ("batchnorm", merge_batchnorm),
     ("batch", dynamic_batch),

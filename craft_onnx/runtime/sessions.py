@@ -307,6 +307,11 @@ class Session:
             raise run_error(error, self.name, _described(feeds)) from error
 
 
+# It makes the zeros of a Pad pads of the MaxPool behind it, which are less than any number: wrong where all others are
+# negative, as in BiT.
+WRONG = ["Pad_Fusion"]
+
+
 def _open(model: str | Path | bytes, name: str, asked: tuple[str, ...], options: Any) -> Any:
     """An onnxruntime.InferenceSession that never falls back by itself."""
     if not isinstance(model, bytes):
@@ -315,7 +320,9 @@ def _open(model: str | Path | bytes, name: str, asked: tuple[str, ...], options:
         model = os.fspath(model)
     providers = [(PROVIDERS[name.split(":")[0]], _provider_options(name)) for name in asked]
     try:
-        session = import_onnxruntime().InferenceSession(model, options, providers=providers, enable_fallback=0)
+        session = import_onnxruntime().InferenceSession(
+            model, options, providers=providers, enable_fallback=0, disabled_optimizers=WRONG
+        )
     except Exception as error:  # onnxruntime's exceptions have no common base
         if asked == ("cpu",) or out_of_memory(error):
             raise load_error(error, model, name) from error

@@ -13,6 +13,7 @@ from craft_onnx.graph.passes.fold import fold_constants
 from craft_onnx.graph.passes.gemm import make_gemm
 from craft_onnx.graph.passes.identity import remove_identity
 from craft_onnx.graph.passes.opset import raise_opset
+from craft_onnx.graph.passes.pad import merge_pad
 from craft_onnx.graph.passes.shapes import infer_shapes
 from craft_onnx.graph.passes.tidy import tidy
 
@@ -328,3 +329,33 @@ def test_what_is_no_bias_stays(body, shape, left, run):
         g (float[{", ".join(map(str, shape))}] x, {inputs}) => (float[{", ".join("abc"[: len(shape)])}] y)
         {{ {body} }}"""
     assert kinds(apply(text, run, infer_shapes, make_gemm, arrays=arrays, shape=shape)) == left
+
+
+PADDED = """<ir_version: 8, opset_import: ["" : 18]>
+padded (float[N, 3, 6, 6] x, float[4, 3, 3, 3] w) => (float[N, 4, H, W] y)
+<int64[8] pads = {{{pads}}}, float value = {{{value}}}> {{
+    around = Pad<mode = "{mode}">(x, pads, value)
+    {behind}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("pads", "value", "mode", "behind", "merged"),
+    [
+        ("0, 0, 1, 2, 0, 0, 3, 0", 0, "constant", "y = Conv(around, w)", [1, 2, 3, 0]),
+        ("0, 0, 1, 2, 0, 0, 3, 0", 0, "constant", "y = Conv<pads = [1, 1, 0, 2]>(around, w)", [2, 3, 3, 2]),
+        ("0, 0, 1, 1, 0, 0, 1, 1", 0, "constant", 'y = Conv<auto_pad = "VALID">(around, w)', [1, 1, 1, 1]),
+        ("0, 0, 1, 1, 0, 0, 1, 1", 0, "constant", 'y = Conv<auto_pad = "SAME_UPPER">(around, w)', None),
+        ("0, 0, 1, 1, 0, 0, 1, 1", 1, "constant", "y = Conv(around, w)", None),
+        ("0, 0, 1, 1, 0, 0, 1, 1", 0, "reflect", "y = Conv(around, w)", None),
+        ("1, 0, 1, 1, 0, 0, 1, 1", 0, "constant", "y = Conv(around, w)", None),
+        ("0, 0, 1, 1, 0, 0, -1, 1", 0, "constant", "y = Conv(around, w)", None),
+        ("0, 0, 1, 1, 0, 0, 1, 1", 0, "constant", "c = Conv(around, w) d = Conv(around, w) y = Add(c, d)", None),
+    ],
+)
+def test_zeros_around_the_data_of_a_convolution(run, pads, value, mode, behind, merged):
+    text = PADDED.format(pads=pads, value=value, mode=mode, behind=behind)
+    after = apply(text, run, merge_pad, arrays={"w": f4(4, 3, 3, 3)})
+    assert ("Pad" not in kinds(after)) == (merged is not None)
+    if merged:
+        assert list(after.graph.node(0).attributes["pads"].value) == merged

@@ -231,3 +231,17 @@ def test_telemetry_is_off_unless_the_user_says_otherwise(given, expected):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == expected
     assert given or not done.stderr  # its complaint that it cannot store a device's identity
+
+
+def test_zeros_of_a_pad_count_in_a_max_pool():
+    """onnxruntime's own fusion of the two takes the largest negative number instead."""
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1, 2, 2]) for name in "xy")
+    pads = helper.make_tensor("pads", TensorProto.INT64, [8], [0, 0, 1, 1, 0, 0, 1, 1])
+    graph = helper.make_graph(nodes, "padded", [x], [y], [pads])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (found,) = Session(model.SerializeToString()).run({"x": np.full((1, 1, 2, 2), -3, np.float32)})
+    np.testing.assert_array_equal(found, np.zeros((1, 1, 2, 2), np.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -12,25 +12,40 @@ from craft_onnx.graph.reverse.rules import Rules, Step
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor
 from craft_onnx.graph.values import operators, used_values
 
+# What happens to the cotangent of a value once all that reaches it has been added up.
+Visit = Callable[[ir.Value, Tensor], Tensor]
 
-def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, rules: Rules) -> Tensor | None:
-    """Carry a cotangent back from one value of a graph to another, by the rules of its nodes.
+
+def _unchanged(value: ir.Value, cotangent: Tensor) -> Tensor:
+    return cotangent
+
+
+def pull_back(
+    emitter: Emitter,
+    cotangents: Mapping[ir.Value, Tensor],
+    wrt: Collection[ir.Value],
+    rules: Rules,
+    visit: Visit = _unchanged,
+) -> dict[ir.Value, Tensor]:
+    """Carry cotangents back from some values of a graph to others, by the rules of its nodes.
 
     Parameters
     ----------
     emitter : Emitter
-        Of the model that holds both; the nodes emitted are appended to it.
-    of, wrt : onnx_ir.Value
-        Where the cotangent is given, where it is asked for.
-    cotangent : Tensor
-        Of the shape of `of`.
+        Of the model that holds them all; the nodes emitted are appended to it.
+    cotangents : mapping of onnx_ir.Value to Tensor
+        Where they are given; each of the shape of its value.
+    wrt : collection of onnx_ir.Value
+        Where they are asked for; nothing is carried past these.
     rules : Rules
         What happens at each node.
+    visit : callable
+        From every value on the way, `wrt` not included, and its cotangent to the one to go on with.
 
     Returns
     -------
-    Tensor or None
-        The cotangent of `wrt`, in its shape; None where no derivative leads there.
+    dict of onnx_ir.Value to Tensor
+        The cotangents of `wrt`, in their shapes; those are left out to which no derivative leads.
 
     Raises
     ------
@@ -39,23 +54,22 @@ def pull_back(emitter: Emitter, of: ir.Value, cotangent: Tensor, wrt: ir.Value, 
     """
     nodes = list(emitter.model.graph)
     reached = carriers(nodes, wrt, rules)
-    cotangents = {of: cotangent}
+    pending, ends = dict(cotangents), set(wrt)
     for node in reversed(nodes):
-        if wrt in node.outputs:
-            break
-        given = [cotangents.pop(output, None) for output in node.outputs]
-        if any(one is not None for one in given) and not reached.isdisjoint(node.outputs):
+        outputs = set(node.outputs)
+        if outputs & reached and outputs & pending.keys() and not outputs & ends:
             with emitter.deriving(node, rules.name):
+                given = [visit(value, pending.pop(value)) if value in pending else None for value in node.outputs]
                 for value, found in zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True):
                     if value is not None and found is not None and value in reached:
                         part = unbroadcast(found, emitter.tensor(value))
-                        cotangents[value] = cotangents[value] + part if value in cotangents else part
-    return cotangents.get(wrt)
+                        pending[value] = pending[value] + part if value in pending else part
+    return {value: pending[value] for value in wrt if value in pending}
 
 
-def carriers(nodes: Iterable[ir.Node], wrt: ir.Value, rules: Rules) -> set[ir.Value | None]:
-    """Values that depend on `wrt` through nodes that let a derivative through."""
-    reached: set[ir.Value | None] = {wrt}
+def carriers(nodes: Iterable[ir.Node], wrt: Collection[ir.Value], rules: Rules) -> set[ir.Value | None]:
+    """Values that depend on some of `wrt` through nodes that let a derivative through."""
+    reached: set[ir.Value | None] = set(wrt)
     for node in nodes:
         if not rules.stops(node) and not reached.isdisjoint(used_values(node)):
             quantized = node.op_type in QUANTIZING or any(

@@ -7,12 +7,16 @@ import onnx_ir as ir
 from craft_onnx.graph.load import check
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.rules import Rules
-from craft_onnx.graph.reverse.vjp import with_reverse_pass
+from craft_onnx.graph.reverse.vjp import Carry, straight, with_reverse_pass
 from craft_onnx.graph.values import Builder, used_values, without_unused
 
 
 def gradient_pair(
-    model: ir.Model, of: str | None = None, wrt: str | None = None, rules: Rules = GRADIENTS
+    model: ir.Model,
+    of: str | None = None,
+    wrt: str | None = None,
+    rules: Rules = GRADIENTS,
+    carry: Carry = straight,
 ) -> tuple[ir.Model, ir.Model]:
     """The vector-Jacobian product of a model as a forward and a backward graph.
 
@@ -23,9 +27,9 @@ def gradient_pair(
     forward : onnx_ir.Model
         From the model's input to `of` and the residuals: what the way back needs and the cotangent does not change.
     backward : onnx_ir.Model
-        From "cotangent" and residuals, by their names, to "gradient".
+        From "cotangent", the inputs of `carry` and residuals, by their names, to "gradient" and the outputs of `carry`.
     """
-    whole = with_reverse_pass(model, of, wrt, rules)
+    whole = with_reverse_pass(model, of, wrt, rules, carry)
     residuals = _residuals(whole)
     forward, backward = _forward(whole.clone(), residuals), _backward(whole, residuals)
     for part in (forward, backward):
@@ -38,12 +42,13 @@ def _residuals(whole: ir.Model) -> list[str]:
 
     x itself is passed on under another name: no output of a graph may be its input.
     """
-    image, cotangent = whole.graph.inputs
+    image, cotangent, *_ = whole.graph.inputs
     late, early = _depending(whole.graph, cotangent), _depending(whole.graph, image)
     passed = [node for node in whole.graph if image in node.inputs and node.outputs[0] in late]
     if passed:
         _pass_on(whole.graph, image, passed)
         return _residuals(whole)
+    late |= set(whole.graph.outputs[1:])  # those that no cotangent reaches, too
     late |= _filled(whole.graph, late)
     read = {value for node in whole.graph if node.outputs[0] in late for value in used_values(node)}
     return [str(value.name) for node in whole.graph for value in node.outputs if value in read & early - late]
@@ -84,11 +89,11 @@ def _forward(whole: ir.Model, residuals: list[str]) -> ir.Model:
 
 def _backward(whole: ir.Model, residuals: list[str]) -> ir.Model:
     graph = whole.graph
-    cotangent = graph.inputs[1]
+    late = graph.inputs[1:]
     graph.outputs.pop(0)  # `del` would leave the value marked as an output
     values = {value.name: value for node in graph for value in node.outputs}
     entries = [_entry(values[name]) for name in residuals]
-    graph.inputs[:] = [cotangent, *entries]
+    graph.inputs[:] = [*late, *entries]
     graph.name = f"{graph.name}_backward"
     return without_unused(whole)
 

@@ -20,13 +20,13 @@ def _rectifies(step: Step) -> bool:
     return lower is not None and float(lower) == 0
 
 
-def _guided(step: Step, dy: Tensor) -> list[Tensor | None]:
+def guided(step: Step, dy: Tensor) -> list[Tensor | None]:
     """Springenberg et al. 2015, section 3.4: what is negative is stopped on the way back too."""
     dx, *others = _derivative(step, dy)
     return [op.Relu(dx) if dx is not None and _rectifies(step) else dx, *others]
 
 
-def _deconvolved(step: Step, dy: Tensor) -> list[Tensor | None]:
+def deconvolved(step: Step, dy: Tensor) -> list[Tensor | None]:
     """Zeiler & Fergus 2014, section 2.1: the way back is rectified, whatever was on the way there."""
     if not _rectifies(step):
         return _derivative(step, dy)
@@ -40,8 +40,8 @@ def _relu_rule(name: str, rule: Rule) -> Rules:
 
 RULE_SETS: dict[str, Rules] = {
     "gradient": GRADIENTS,
-    "guided_backprop": _relu_rule("guided_backprop", _guided),
-    "deconvnet": _relu_rule("deconvnet", _deconvolved),
+    "guided_backprop": _relu_rule("guided_backprop", guided),
+    "deconvnet": _relu_rule("deconvnet", deconvolved),
 }
 
 

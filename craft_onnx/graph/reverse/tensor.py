@@ -13,6 +13,7 @@ import onnx_ir as ir
 from craft_onnx.errors import UnsupportedOperator
 from craft_onnx.graph.inference import note_types
 from craft_onnx.graph.names import layer_of
+from craft_onnx.graph.nonnegative import nonnegative_tensors
 from craft_onnx.graph.values import Builder, constant, dimensions
 
 FORWARD_KEY, LAYER_KEY, RULE_KEY = "craft_onnx.forward", "craft_onnx.layer", "craft_onnx.rule"
@@ -46,6 +47,11 @@ class Emitter:
             yield
         finally:
             self._origin = {}
+
+    @functools.cached_property
+    def nonnegative(self) -> set[str]:
+        """Names of the values that are known to be non-negative, of those that were there when it was first asked."""
+        return nonnegative_tensors(self.model)
 
     def tensor(self, value: ir.Value) -> Tensor:
         """A value of the graph to calculate with."""
@@ -146,6 +152,11 @@ class Tensor:
     def array(self) -> np.ndarray | None:
         """The numbers of a constant, None for anything that is computed."""
         return constant(self.value)
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether it is known to have no negative numbers, whatever the picture."""
+        return self.value.name in self.emitter.nonnegative
 
     def shaped_like(self, other: Tensor) -> Tensor:
         """The tensor itself, told to have the shape of another: for what inference cannot know."""

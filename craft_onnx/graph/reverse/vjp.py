@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
@@ -17,8 +20,38 @@ from craft_onnx.graph.values import take_name, with_shapes, without_unused
 COTANGENT, GRADIENT = "cotangent", "gradient"
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What was carried back.
+
+    Attributes
+    ----------
+    gradient : Tensor or None
+        None where no derivative leads there.
+    inputs, outputs : list of onnx_ir.Value
+        What the way back takes and gives besides.
+    """
+
+    gradient: Tensor | None
+    inputs: Sequence[ir.Value] = ()
+    outputs: Sequence[ir.Value] = ()
+
+
+# From the target, its cotangent and the source to what is carried there.
+Carry = Callable[[ir.Value, Tensor, ir.Value, Rules], Carried]
+
+
+def straight(target: ir.Value, cotangent: Tensor, source: ir.Value, rules: Rules) -> Carried:
+    """By the rules, as they are."""
+    return Carried(pull_back(cotangent.emitter, {target: cotangent}, [source], rules).get(source))
+
+
 def gradient_graph(
-    model: ir.Model, of: str | None = None, wrt: str | None = None, rules: Rules = GRADIENTS
+    model: ir.Model,
+    of: str | None = None,
+    wrt: str | None = None,
+    rules: Rules = GRADIENTS,
+    carry: Carry = straight,
 ) -> ir.Model:
     """The vector-Jacobian product of a model as a graph of standard operators.
 
@@ -32,11 +65,14 @@ def gradient_graph(
         Name of the tensor with respect to which, the model's input by default.
     rules : Rules
         What happens at each node; the derivatives by default.
+    carry : callable
+        What more happens on the way, such as masks.
 
     Returns
     -------
     onnx_ir.Model
-        Inputs: the model's, and "cotangent" in the shape of `of`. Output: "gradient", in the shape of `wrt`.
+        Inputs: the model's, "cotangent" in the shape of `of`, and those of `carry`. Outputs: "gradient", in the shape
+        of `wrt`, and those of `carry`.
 
     Raises
     ------
@@ -45,15 +81,17 @@ def gradient_graph(
     InputError
         If there is no such tensor, or no derivative leads from one to the other.
     """
-    whole = with_reverse_pass(model, of, wrt, rules)
+    whole = with_reverse_pass(model, of, wrt, rules, carry)
     whole.graph.outputs.pop(0)
     without_unused(whole)
     check(whole)
     return whole
 
 
-def with_reverse_pass(model: ir.Model, of: str | None, wrt: str | None, rules: Rules) -> ir.Model:
-    """A model and its reverse pass in one graph; inputs x and "cotangent", outputs `of` and "gradient"."""
+def with_reverse_pass(
+    model: ir.Model, of: str | None, wrt: str | None, rules: Rules, carry: Carry = straight
+) -> ir.Model:
+    """A model and its reverse pass in one graph; inputs x, "cotangent", ..., outputs `of`, "gradient", ..."""
     model = with_shapes(inline_functions(model, rules))
     graph = model.graph
     for name in (COTANGENT, GRADIENT):
@@ -64,15 +102,14 @@ def with_reverse_pass(model: ir.Model, of: str | None, wrt: str | None, rules: R
     target = _find(graph, of) if of else logits_output(model)
     source = _find(graph, wrt) if wrt else image
     cotangent = ir.Value(name=COTANGENT, shape=target.shape, type=target.type)
-    emitter = Emitter(model)
-    found = pull_back(emitter, target, emitter.tensor(cotangent), source, rules)
-    if found is None:
+    found = carry(target, Emitter(model).tensor(cotangent), source, rules)
+    if found.gradient is None:
         raise InputError(
             f"No derivative leads from {target.name!r} to {source.name!r}.",
             "Take a tensor that depends on the other through operators that have derivatives.",
         )
-    graph.inputs[:] = [image, cotangent]
-    graph.outputs[:] = [target, _named(found, source)]
+    graph.inputs[:] = [image, cotangent, *found.inputs]
+    graph.outputs[:] = [target, _named(found.gradient, source), *found.outputs]
     graph.name = f"{graph.name}_gradient"
     CommonSubexpressionEliminationPass()(model)
     return without_unused(model)

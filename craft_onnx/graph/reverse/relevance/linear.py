@@ -1,0 +1,178 @@
+"""Relevance through linear operators: what the rules of layer-wise relevance propagation have in common.
+
+A rule applies the operator in parts, each with something else in place of its data and its parameters. The sum z of the
+parts is what relevance is divided by; what the derivative of a part carries back counts as much as the part's data:
+
+    R_i = sum over parts of  x_i (d part / d x)^T (R / z)
+
+Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview", sections 10.2 and 10.3.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from craft_onnx.graph.reverse.broadcast import unbroadcast
+from craft_onnx.graph.reverse.gradients import GRADIENTS
+from craft_onnx.graph.reverse.gradients.masks import below
+from craft_onnx.graph.reverse.rules import Step
+from craft_onnx.graph.reverse.tensor import Tensor, op
+
+EPSILON = 1e-6
+# Where operators have their bias; what else they do not take from data are weights.
+BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+
+# What takes the place of data, weights or a bias; None for zeros.
+Change = Callable[[Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One application of the operator.
+
+    Attributes
+    ----------
+    data, weights, bias : callable
+        What takes their place. A part without data is none at all.
+    sign : int
+        1, or -1 for a part that is subtracted.
+    """
+
+    data: Change
+    weights: Change
+    bias: Change
+    sign: int = 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of the relevance, and the parts it is divided among.
+
+    Attributes
+    ----------
+    of : callable
+        From the step and its relevance to this share of it.
+    parts : sequence of Part
+    """
+
+    of: Callable[[Step, Tensor], Tensor]
+    parts: Sequence[Part]
+
+
+def same(x: Tensor) -> Tensor | None:
+    """What was there."""
+    return x
+
+
+def none(x: Tensor) -> Tensor | None:
+    """Nothing."""
+    return None
+
+
+def positive(x: Tensor) -> Tensor | None:
+    """max(x, 0)."""
+    return x if x.nonnegative else op.Relu(x)
+
+
+def negative(x: Tensor) -> Tensor | None:
+    """min(x, 0), which is known to be nothing behind a rectifier."""
+    return None if x.nonnegative else op.Min(x, 0.0)
+
+
+def square(x: Tensor) -> Tensor | None:
+    """x^2."""
+    return x * x
+
+
+def ones(x: Tensor) -> Tensor | None:
+    """1 everywhere."""
+    return filled(1.0, x)
+
+
+def filled(number: float | Tensor, like: Tensor) -> Tensor:
+    """A number, or an array that broadcasts, in the shape of a tensor."""
+    return op.Expand(op.CastLike(number, like), op.Shape(like)).shaped_like(like)
+
+
+def stabilized(z: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """z moved away from 0 by epsilon, 0 itself upwards."""
+    if z.nonnegative:
+        return z + epsilon
+    return z + epsilon - (2 * epsilon) * below(z, 0)
+
+
+def propagate(step: Step, shares: Sequence[Share], relevance: Tensor, epsilon: float, biased: bool) -> Tensor:
+    """The relevance of the data of a linear operator.
+
+    Parameters
+    ----------
+    step : Step
+        Of an operator that is linear in the only input that is wanted.
+    shares : sequence of Share
+        How relevance is divided.
+    relevance : Tensor
+        Of the output.
+    epsilon : float
+        What stabilizes the division.
+    biased : bool
+        Whether the bias takes its part: what it takes is lost.
+    """
+    found = [_share(step, share, relevance, epsilon, biased) for share in shares]
+    return functools.reduce(operator.add, found)
+
+
+def _share(step: Step, share: Share, relevance: Tensor, epsilon: float, biased: bool) -> Tensor:
+    applied = [(part, changed) for part in share.parts if (changed := _changed(step, part, biased)) is not None]
+    z = _sum((part.sign, changed.y) for part, changed in applied)
+    carried = share.of(step, relevance) / stabilized(z, epsilon)
+    return _sum((part.sign, _contribution(changed, carried)) for part, changed in applied)
+
+
+def _changed(step: Step, part: Part, biased: bool) -> Step | None:
+    """The step with its parts replaced, and its output computed anew; None where there is no data left."""
+    position = data_position(step)
+    data = part.data(step.input(position))
+    if data is None:
+        return None
+    inputs: list[Tensor | None] = [_parameter(step, place, part, biased) for place in range(len(step.inputs))]
+    inputs[position] = data
+    while inputs[-1] is None:
+        inputs.pop()
+    attributes = {name: attribute.value for name, attribute in step.node.attributes.items()}
+    y = getattr(op, step.node.op_type)(*inputs, **attributes).shaped_like(step.y)
+    return replace(step, inputs=tuple(inputs), outputs=(y,), wanted=step.wanted[: len(inputs)])
+
+
+def _parameter(step: Step, position: int, part: Part, biased: bool) -> Tensor | None:
+    tensor = step.inputs[position]
+    if tensor is None:
+        return None
+    if BIAS.get(step.node.op_type) != position:
+        return part.weights(tensor)
+    return part.bias(tensor) if biased else None
+
+
+def data_position(step: Step) -> int:
+    """Which input is the data: the only one that depends on what relevance is asked of."""
+    (position,) = (place for place, wanted in enumerate(step.wanted) if wanted)
+    return position
+
+
+def _contribution(step: Step, carried: Tensor) -> Tensor:
+    rule = GRADIENTS.find(step.node)
+    assert rule is not None
+    position = data_position(step)
+    data, gradient = step.input(position), rule(step, carried)[position]
+    assert gradient is not None
+    return data * unbroadcast(gradient, data)
+
+
+def _sum(terms: Iterable[tuple[int, Tensor]]) -> Tensor:
+    """The sum of signed terms, the first of which is not subtracted."""
+    (_, total), *rest = terms
+    for sign, term in rest:
+        total = total + term if sign > 0 else total - term
+    return total

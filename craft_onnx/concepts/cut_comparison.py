@@ -22,8 +22,9 @@ Array = NDArray[np.float64]
 RULE = (
     "The best cut is the one whose reconstruction errs least about the logit, the error being divided by the stability "
     "of its concepts (weighted by importance). A concept is best represented at the cut where taking its match out of "
-    "the activations changes the logit most, the change being multiplied by the stability of the match, of those cuts "
-    f"where the match has a similarity of at least {SAME}."
+    "the activations changes the logit most, in the direction in which taking out the concept itself does, the change "
+    "being multiplied by the stability of the match, of those cuts where the match has a similarity of at least "
+    f"{SAME}."
 )
 
 
@@ -187,7 +188,8 @@ class CutComparison:
 
     def _matched(self, cut: str, concept: int) -> MatchedConcept:
         seen = tuple(self._sighting(cut, concept, other) for other in self.measures)
-        best = max((one for one in seen if one.same), key=lambda one: one.strength)
+        sign = next(-1 if one.effect < 0 else 1 for one in seen if one.cut == cut)
+        best = max((one for one in seen if one.same), key=lambda one: sign * one.strength)
         return MatchedConcept(cut, concept, seen, best.cut)
 
     def _sighting(self, cut: str, concept: int, other: str) -> Sighting:

@@ -66,8 +66,8 @@ class CutMeasures:
 
     @property
     def strengths(self) -> Array:
-        """Of every concept (k,), the size of its effect times its stability, in logits."""
-        return np.abs(self.effects) * self.stability.similarities
+        """Of every concept (k,), its effect times its stability, in logits."""
+        return self.effects * self.stability.similarities
 
     @property
     def stability_of_important(self) -> float:

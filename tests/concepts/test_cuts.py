@@ -165,7 +165,8 @@ def test_the_best_is_what_the_rule_says(planted, compared):
         assert comparison.best == min(errors, key=errors.get)
         for cut in comparison.measures:
             for match in comparison.matched(cut):
-                seen = {one.cut: abs(one.effect) * one.stability for one in match.seen if one.similarity >= SAME}
+                sign = np.sign(comparison.measures[cut].effects[match.concept])
+                seen = {one.cut: sign * one.effect * one.stability for one in match.seen if one.similarity >= SAME}
                 assert cut in seen and match.best == max(seen, key=seen.get)
 
 
@@ -181,7 +182,7 @@ def test_the_rule_by_hand():
     one = measured("one", 4.0, [0.5, 1.0], [3.0, -1.0], [0.8, 0.2])
     other = measured("other", 5.0, [1.0, 0.9], [2.0, 0.5], [0.5, 0.5])
     assert one.penalised_error == pytest.approx(4 / 0.6) and other.penalised_error == pytest.approx(5 / 0.95)
-    assert one.strengths.tolist() == [1.5, 1.0]
+    assert one.strengths.tolist() == [1.5, -1.0]
     like = np.array([[0.7, 0.1], [0.4, 0.45]])
     found = CutComparison({}, {"one": one, "other": other}, {("one", "other"): like, ("other", "one"): like.T})
     assert found.best == "other" and "other" in found.reason
@@ -189,6 +190,11 @@ def test_the_rule_by_hand():
     assert [(match.concept, match.best) for match in found.matched("one")] == [(0, "other"), (1, "one")]
     assert [(match.concept, match.best) for match in found.matches] == [(1, "other"), (0, "other")]
     assert found.seen_once == {"one": [1], "other": [1]}
+    against = {
+        ("one", "other"): 1 - like,
+        ("other", "one"): 1 - like.T,
+    }  # 1 and 0 are alike, but work against each other
+    assert CutComparison({}, found.measures, against).matched("one")[1].best == "one"
     assert found.matched("one")[1].to_json()["seen"][1] == {
         "cut": "other", "concept": 1, "similarity": 0.45, "same": False,
         "importance": 0.5, "effect": 0.5, "stability": 0.9, "strength": 0.45,

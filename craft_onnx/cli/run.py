@@ -10,6 +10,8 @@ from craft_onnx.cli.messages import progress, result, say, timed
 from craft_onnx.extras import require
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from craft_onnx.concepts.craft import Craft
     from craft_onnx.runtime.model import SplitModel
     from craft_onnx.runtime.pictures import Pictures
@@ -70,16 +72,23 @@ def _prepare(source: str, bundle: Path, names: list[str] | None, given: dict[str
     """Convert, cut, and load again what was written."""
     from craft_onnx.cli.convert import convert
     from craft_onnx.cli.split import describe
-    from craft_onnx.graph.cuts import recommended_cut, signed_cut
     from craft_onnx.runtime.bundle import create_bundle
     from craft_onnx.runtime.model import load
 
     say(f"Converting {source}.")
     conversion = convert(source, given, given["seed"])
-    signed = signed_cut(conversion.model) if given["factoriser"] == "semi_nmf" else None
-    at = given["at"] or [(signed or recommended_cut(conversion.model)).tensor]
-    describe(create_bundle(conversion.model, at, bundle, names=names))
+    signed = given["factoriser"] == "semi_nmf"
+    at = given["at"] or [_place(conversion.model, signed)]
+    describe(create_bundle(conversion.model, at, bundle, names=names), signed)
     return load(bundle, providers=given["providers"], threads=given["threads"])
+
+
+def _place(model: "ir.Model", signed: bool) -> str:
+    """Where to cut."""
+    from craft_onnx.graph.cuts import recommended_cut, signed_cut
+
+    best = signed_cut(model) if signed else None
+    return (best or recommended_cut(model)).tensor
 
 
 def _fit(

@@ -44,12 +44,12 @@ def command(model: Path, at: tuple[str, ...], labels: Path | None, output: Path,
     result({"output": str(output), "cuts": list(bundle.manifest.cuts)})
 
 
-def describe(bundle: "Bundle") -> None:
-    """Say where a bundle is cut, how exactly, and what it lacks for concepts of pictures."""
+def describe(bundle: "Bundle", signed: bool = False) -> None:
+    """Say where a bundle is cut, how exactly, and what it lacks for concepts of pictures, signed ones or not."""
     for name, cut in bundle.manifest.cuts.items():
         shape = "x".join(map(str, cut.shape[1:]))
         say(f"Cut at {name} ({cut.tensor}, {shape}): h(g(x)) = f(x) with relative error {cut.error:.1e}.")
-        if not cut.nonnegative:
+        if not cut.nonnegative and not signed:
             say(f"{name} is not provably non-negative: if it is not for all pictures, fit with --factoriser semi_nmf.")
     for graph in bundle.manifest.graphs:
         if graph.error is not None:

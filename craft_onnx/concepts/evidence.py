@@ -74,6 +74,7 @@ def summary(craft: "ConceptExtractor") -> dict[str, Any]:
         "parent": _parent(craft),
         "importances_exact": importance.exact,
         "bias": importance.bias,
+        "factoriser": craft.factoriser,
         "relative_error": found.relative_error,
         "kkt_residual": found.kkt_residual,
         "n_iter": found.n_iter,

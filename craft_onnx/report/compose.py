@@ -177,6 +177,7 @@ def facts(craft: "Craft") -> dict[str, Value]:
         "cut": f"{origin['cut']} ({origin['tensor']})",
         "pictures": summary["n_images"],
         "crops": f"{summary['n_crops']} of {craft.patch_size} x {craft.patch_size} pixels",
+        "factorisation": "semi-NMF, of signed activations" if summary["factoriser"] == "semi_nmf" else "NMF",
         "relative error of the factorisation": float(summary["relative_error"]),
         "largest KKT residual of the coefficients": float(summary["kkt_residual"]),
         "iterations": f"{summary['n_iter']}{'' if summary['converged'] else ', not converged'}",

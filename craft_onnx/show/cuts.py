@@ -137,6 +137,8 @@ def _draw_panels(axes: Sequence[Axes], cuts: Sequence[str], best: int, panels: S
             _bars(ax, cuts, best, panel)
     for ax in axes[len(panels) :]:
         ax.axis("off")
+    if isinstance(panels[0], Curves):  # the lines of other panels are the same cuts'
+        axes[0].legend(frameon=False, fontsize=7)
 
 
 def _curves(ax: Axes, cuts: Sequence[str], best: int, panel: Curves) -> None:
@@ -150,7 +152,6 @@ def _curves(ax: Axes, cuts: Sequence[str], best: int, panel: Curves) -> None:
     ax.set_xlabel(panel.what, fontsize=8)
     ax.set_ylabel("logit of the class", fontsize=8)
     ax.tick_params(labelsize=8)
-    ax.legend(frameon=False, fontsize=7)
 
 
 def _bars(ax: Axes, cuts: Sequence[str], best: int, panel: Bars) -> None:

@@ -136,8 +136,8 @@ def relevance_of(rule, op_type, arrays, attributes, relevance, dtype=np.float64)
     return (evaluate if dtype == np.float64 else run)(graph, **feeds)
 
 
-# What a Gemm is scaled by is no part of its weights: where these are squared or replaced, sums have another scale, which
-# the division takes out again but for the stabilizer.
+# What a Gemm is scaled by is no part of its weights: where these are squared or replaced, sums have another scale,
+# which the division takes out again but for the stabilizer.
 CASES = [(name, operator) for name in RULES for operator in OPERATORS]
 CASES = [case for case in CASES if case not in [("wsquare", "gemm_scaled"), ("flat", "gemm_scaled")]]
 

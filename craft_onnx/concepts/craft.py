@@ -62,7 +62,8 @@ class Craft(ConceptPlots):
     normalize : bool
         Factorise free of the activations' scale, and give the rows of W unit length.
     tol, max_iter : float, int
-        When the factorisation stops.
+        When the factorisation stops. By default NMF stops at 1e-5 of its projected gradient, and semi-NMF, which
+        loses the concepts over the last bit of its objective, when an iteration gains less than 1e-2 of that.
     sampler, estimator : str
         How importances are sampled, see `craft_onnx.attribution.total_indices`.
     nb_design : int

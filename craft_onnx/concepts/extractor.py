@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.attribution.total_indices import Estimator, Sampler
+from craft_onnx.concepts import semi_nmf
 from craft_onnx.concepts.evidence import versions
 from craft_onnx.concepts.factorisation import (
+    TOL,
     Encoder,
     Factorisation,
     Factoriser,
@@ -36,7 +38,6 @@ from craft_onnx.concepts.importance import (
 )
 from craft_onnx.concepts.pictures import StoredCrops, displayed
 from craft_onnx.concepts.positions import PositionCrops, best_rows, position_activations, position_crops
-from craft_onnx.concepts.semi_nmf import semi_nmf
 from craft_onnx.concepts.tokens import Tokens, find_tokens
 from craft_onnx.concepts.views import Factorization, Reducer, Sensitivity
 from craft_onnx.description import Layout
@@ -102,7 +103,7 @@ class ConceptExtractor:
         alpha_W: float = 0.0,
         encoder: Encoder = "nnls",
         normalize: bool = True,
-        tol: float = 1e-5,
+        tol: float | None = None,
         max_iter: int = 2000,
         sampler: Sampler = "sobol",
         estimator: Estimator = "jansen",
@@ -406,7 +407,8 @@ class ConceptExtractor:
         """W and U of pooled activations, with the settings of the constructor."""
         seed = self.random_state if seed is None else seed
         if self.factoriser == "semi_nmf":
-            return semi_nmf(pooled, number_of_concepts, seed, tol=self.tol, max_iter=self.max_iter)
+            tol = semi_nmf.TOL if self.tol is None else self.tol
+            return semi_nmf.semi_nmf(pooled, number_of_concepts, seed, tol=tol, max_iter=self.max_iter)
         return factorise(
             pooled,
             number_of_concepts,
@@ -414,7 +416,7 @@ class ConceptExtractor:
             self.normalize,
             seed,
             encoder=self.encoder,
-            tol=self.tol,
+            tol=TOL if self.tol is None else self.tol,
             max_iter=self.max_iter,
         )
 

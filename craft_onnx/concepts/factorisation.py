@@ -18,6 +18,7 @@ Factoriser = Literal["nmf", "semi_nmf"]
 AFTER_RELU = "Cut the model after a ReLU, or where activations are not negative for another reason."
 SIGNED = "Or take them as they are: factoriser='semi_nmf' (--factoriser semi_nmf)."
 
+TOL = 1e-5
 
 # Multiplications of one product of the solver up to which one thread takes it: a few milliseconds of work.
 SERIAL = 1 << 27
@@ -62,7 +63,7 @@ def factorise(
     random_state: int | None = 0,
     *,
     encoder: Encoder = "nnls",
-    tol: float = 1e-5,
+    tol: float = TOL,
     max_iter: int = 2000,
 ) -> Factorisation:
     """Non-negative matrix factorisation (CRAFT, section 3.1): min 1/2 ||A - U W||^2 over U, W >= 0.

@@ -3,10 +3,11 @@
 The paper's multiplicative update is replaced by two exact steps in turn: W by least squares for given U, and U by
 non-negative least squares for given W. Neither can raise the objective ||A - U W||^2.
 
-With W free of signs, U W comes close to the best matrix of rank k, and many U and W do so: where U >= 0 fits, U M fits
-for any M >= 0, with M^-1 W. Which one is found is a matter of the start. Here W begins inside the cone that the
-activations span, as the directions that most of them point in (k-means), and grows until it holds them; it ends near
-the narrowest such cone, in which U is sparsest.
+With W free of signs the objective alone decides little: U M with M^-1 W is as good for any M >= 0, so that nearly the
+best matrix of rank k is had by a cone of concepts that is wide enough to hold all activations, and in a wider one too.
+Concepts that are of use are those of a narrow cone, where U is sparse. W begins inside the cone of the activations, as
+the directions that they cluster around (k-means), and widens with every iteration, at last to no purpose. So it stops
+early: when an iteration lowers the objective by less than a hundredth of what it was at first.
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from craft_onnx.extras import require
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating]
+TOL = 1e-2
 STARTS = 10  # runs of k-means, of which the best one is taken
 START_ROWS = 10_000  # that k-means looks at
 NOTHING = 1e-7  # of the longest row: what is left of one that is explained, the activations being float32
@@ -39,7 +41,7 @@ def semi_nmf(
     number_of_concepts: int,
     random_state: int | None = 0,
     *,
-    tol: float = 1e-5,
+    tol: float = TOL,
     max_iter: int = 2000,
 ) -> Factorisation:
     """Semi-NMF: min ||A - U W||^2 over U >= 0 and any W, on A divided by its root mean square.

@@ -36,7 +36,7 @@ def multiplicative(a, k, iterations, seed=0):
     return np.linalg.norm(x - f @ g.T) / np.linalg.norm(x)
 
 
-@pytest.mark.parametrize(("noise", "least"), [(0.0, 0.9995), (0.05, 0.999), (0.3, 0.99)])
+@pytest.mark.parametrize(("noise", "least"), [(0.0, 0.998), (0.05, 0.998), (0.3, 0.997), (1.0, 0.99)])
 @pytest.mark.parametrize("seed", range(3))
 def test_planted_concepts_are_found_again(noise, least, seed):
     a, w = planted(noise=noise, seed=seed)
@@ -51,7 +51,8 @@ def test_the_multiplicative_update_run_long_is_not_better(noise, seed):
     a, _ = planted(noise=noise, seed=seed)
     theirs = multiplicative(a, 6, 2000)
     # Both go towards the error of the truncated SVD, ours until an iteration gains less than `tol` of the start.
-    assert semi_nmf(a, 6).relative_error <= 1.003 * theirs
+    assert semi_nmf(a, 6).relative_error <= theirs + 0.01
+    assert semi_nmf(a, 6, tol=1e-5).relative_error <= 1.003 * theirs
     assert semi_nmf(a, 6, tol=1e-7).relative_error <= 1.0005 * theirs
 
 
@@ -91,7 +92,17 @@ def test_it_is_free_of_the_scale_of_the_activations(scale):
 def test_of_activations_that_are_not_negative_it_reconstructs_no_less_than_nmf(seed):
     rng = np.random.default_rng(seed)
     a = rng.gamma(0.4, 1.0, (200, 6)) @ rng.gamma(0.4, 1.0, (6, 50)) + 0.2 * rng.gamma(1.0, 1.0, (200, 50))
-    assert semi_nmf(a, 5).relative_error <= factorise(a, 5).relative_error
+    theirs = factorise(a, 5).relative_error
+    assert semi_nmf(a, 5, tol=1e-6).relative_error <= theirs
+    assert semi_nmf(a, 5).relative_error <= 1.02 * theirs  # it stops early
+
+
+def test_more_iterations_lower_the_error_but_lose_the_concepts():
+    a, w = planted(noise=1.0)
+    early, late = semi_nmf(a, 6), semi_nmf(a, 6, tol=1e-6)
+    assert late.relative_error < early.relative_error < late.relative_error + 0.01
+    assert match(w, late.w)[1].min() < match(w, early.w)[1].min() - 0.02
+    assert (late.u == 0).mean() < (early.u == 0).mean()
 
 
 def test_concepts_have_unit_length_and_u_is_the_exact_solution():
@@ -114,8 +125,7 @@ def test_convergence_is_recorded():
     stopped = semi_nmf(a, 6, max_iter=3)
     assert not stopped.converged and stopped.n_iter == 3
     found = semi_nmf(a, 6)
-    assert found.converged and 3 < found.n_iter < 2000
-    assert semi_nmf(a, 6, tol=1e-2).n_iter < found.n_iter
+    assert found.converged and 3 < found.n_iter < semi_nmf(a, 6, tol=1e-4).n_iter < 2000
 
 
 def test_a_concept_that_dies_begins_anew_where_least_is_explained():

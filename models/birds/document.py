@@ -16,9 +16,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """The median of several numbers and in brackets their range, where they differ as they are written; - for NaN."""
     if np.isnan(values).any():
         return "-"
-    middle, low, high = (
-        f"{round(float(x), digits) + 0.0:.{digits}f}" for x in (np.median(values), min(values), max(values))
-    )
+    three = np.median(values), min(values), max(values)
+    middle, low, high = (f"{round(float(x), digits) + 0.0:.{digits}f}" for x in three)  # not -0.00
     return middle if low == high else f"{middle} ({low} to {high})"
 
 

@@ -56,7 +56,7 @@ class Settings:
     """
 
     strays: float = 0.5
-    pictures: int = 30
+    pictures: int = 60
     concepts: int = 20
 
 

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from craft_onnx.show.overlay import contact_sheet
 from craft_onnx_models.birds.document import spread, table
 from craft_onnx_models.watermark.audit import Finding
-from craft_onnx_models.watermark.experiment import AUDITS, CONTROL, HEADS, OURS, PEERS, SHORTCUT, WITH_STRAYS, Trial
+from craft_onnx_models.watermark.experiment import (
+    AUDITS,
+    BARE,
+    CONTROL,
+    HEADS,
+    OURS,
+    PEERS,
+    SHORTCUT,
+    WITH_STRAYS,
+    Trial,
+)
 from craft_onnx_models.watermark.mark import stamped
 from craft_onnx_models.watermark.planting import Knowledge
 
@@ -106,7 +116,8 @@ def sheet(trials: Sequence[Trial]) -> Pixels:
     rows = []
     for audit in AUDITS:
         means = [np.mean([trial.maps[audit, name] for trial in trials], axis=0) for name in settings]
-        tiles = [stamped(grey, 0, 0)[0], *(_coloured(mean) for mean in means)]
+        shown = grey if audit[1] == BARE else stamped(grey, 0, 0)[0]
+        tiles = [shown, *(_coloured(mean) for mean in means)]
         rows.append(_captioned(contact_sheet(tiles, len(tiles), (SIDE, SIDE)), [", ".join(audit), *settings]))
     return np.vstack(rows)
 

@@ -7,8 +7,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
+from matplotlib.textpath import TextPath
 
 from craft_onnx.show.colours import hex_code
 from craft_onnx.show.figures import _STYLE, GREY, INK, _figure
@@ -128,8 +130,9 @@ def _branch(ax: Axes, start: tuple[float, float], end: tuple[float, float], node
 
 def _node(ax: Axes, left: float, top: float, width: float, height: float, node: Node) -> None:
     _box(ax, left, top, width, height, hex_code(node.colour))
-    ax.text(left + PAD, top + PAD, _plain(node.title), va="top", fontsize=9, weight="bold", color=INK)
-    ax.text(left + PAD, top + PAD + 0.19, _plain(node.note), va="top", fontsize=7.5, color=INK)
+    for text, below, font in ((node.title, 0.0, {"size": 9, "weight": "bold"}), (node.note, 0.19, {"size": 7.5})):
+        shown = _fitting(text, width - 2 * PAD, FontProperties(**font))
+        ax.text(left + PAD, top + PAD + below, _plain(shown), va="top", color=INK, **font)
     for i, crop in enumerate(node.crops):
         x, y = left + PAD + i * (CROP + GAP), top + PAD + TEXT
         ax.imshow(crop, extent=(x, x + CROP, y + CROP, y), aspect="auto", interpolation="antialiased", zorder=4)
@@ -140,6 +143,15 @@ def _box(ax: Axes, left: float, top: float, width: float, height: float, edge: s
     ax.add_patch(
         FancyBboxPatch((left, top), width, height, style, facecolor="white", edgecolor=edge, linewidth=2, zorder=3)
     )
+
+
+def _fitting(text: str, inches: float, font: FontProperties) -> str:
+    """A text without as much of its middle as does not fit: names of layers differ at their ends."""
+    kept, shown = len(text), text
+    while kept > 2 and TextPath((0, 0), _plain(shown), prop=font).get_extents().width > 72 * inches:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
+    return shown
 
 
 def _plain(text: str) -> str:

@@ -45,6 +45,21 @@ def test_nothing_lies_on_anything_else_or_outside(nodes):
         assert any(box.x0 <= inside.x0 and inside.x1 <= box.x1 and box.y0 <= inside.y0 for box in boxes)
 
 
+def test_long_titles_lose_their_middle(nodes):
+    long = "Concept 12 at /model/features/stage_4/block_2/activation/HardSwish_output_0"
+    figure = concept_tree("class 6", [_node(long, 0.5), *nodes])
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    box = [patch for patch in axes.patches if patch.get_fill()][1]  # the first is that of the class
+    title = axes.texts[1]
+    assert (
+        title.get_text().startswith("Concept 12") and title.get_text().endswith("_output_0") and "…" in title.get_text()
+    )
+    inside = box.get_window_extent()
+    for text in axes.texts[1:]:
+        assert text.get_window_extent().width <= inside.width
+
+
 def test_a_class_of_one_concept_without_crops_is_drawn():
     figure = concept_tree("class 0", [_node("only", 1.0, crops=0)])
     assert not figure.axes[0].images

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 import torch.nn.functional as F
 from support.gradient_oracle import check_node, one_node
 
@@ -194,3 +195,23 @@ def test_no_weights_are_copied():
     graph = gradient_graph(one_node("Conv", given, 0, {"pads": [1] * 4}, dtype=np.float32))
     large = [name for name, value in graph.graph.initializers.items() if value.const_value.size > 10]
     assert large == ["input_1"]
+
+
+@pytest.mark.parametrize(
+    ("block", "options"),
+    [
+        ((3, 2), {}),
+        ((2, 2), {"strides": [2, 1]}),
+        ((3, 3), {"pads": [1, 1, 1, 1], "dilations": [1, 2], "strides": [2, 2]}),
+    ],
+)
+def test_sums_of_windows(block, options):
+    image, channels = (6, 7), 3
+    torch_options = {"stride": options.get("strides", 1), "dilation": options.get("dilations", 1)}
+    torch_options["padding"] = options.get("pads", [0, 0])[:2]
+    count = F.unfold(torch.zeros(1, channels, *image), block, **torch_options).shape[2]
+    arrays = [np.random.default_rng(0).standard_normal((2, channels * block[0] * block[1], count))]
+    arrays += [np.array(image), np.array(block)]
+    check_node(
+        "Col2Im", arrays, options, torch=lambda x, *_: F.fold(x, image, block, **torch_options), dynamic=(False,)
+    )

@@ -61,17 +61,17 @@ def temporary_bundle(path: Path, cuts: Sequence[str | int] | None) -> tuple[Bund
 
 
 def default_cut(model: "ir.Model") -> str:
-    """Tensor of the recommended cut, else of the last feature map or sequence, else of the last cut.
+    """Tensor of the recommended cut, else of the last feature map or tokens that are all read, else of the last cut.
 
     Raises
     ------
     InputError
         If the model has no cut.
     """
-    from craft_onnx.graph.cuts import find_cuts
+    from craft_onnx.graph.cuts import find_cuts, signed_cut
 
     cuts = find_cuts(model)
     if not cuts:
         raise InputError("The model has no cut: no single tensor separates it.", "Take a model without such branches.")
-    recommended = [cut for cut in cuts if cut.recommended]
-    return (recommended or [cut for cut in cuts if len(cut.shape) >= 3] or cuts)[-1].tensor
+    best = next((cut for cut in cuts if cut.recommended), None) or signed_cut(model, cuts)
+    return (best or cuts[-1]).tensor

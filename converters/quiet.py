@@ -1,6 +1,7 @@
 """Third parties' chatter, silenced while they work and not a moment longer."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -24,7 +25,7 @@ class _Collector(logging.Handler):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[list[str]]:
-    """Hide warnings and log messages of the frameworks inside the block, and yield the list they are collected in.
+    """Hide warnings, messages and prints of the frameworks inside the block, and yield the list of the messages.
 
     Warnings of third parties about each other (deprecated calls, missing torchvision) say nothing to our users, and
     the numerical comparison that follows a conversion is what catches those that matter.
@@ -32,6 +33,7 @@ def quiet() -> Iterator[list[str]]:
     collector = _Collector()
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))  # AutoGraph prints there in a notebook
         for name in LOGGERS:
             stack.enter_context(_diverted(logging.getLogger(name), collector))
         yield collector.messages

@@ -65,8 +65,8 @@ def nnls(a: ArrayLike, w: ArrayLike, ridge: float = 0.0) -> Array:
     problem = _Problem(w[alive] / lengths[alive, None], ridge / lengths[alive] ** 2)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
     posed = ((a[rows], problem.target(a[rows])) for rows in chunks)
-    # Another thread solves while this one multiplies; for one chunk, as of a picture, that would only take time.
-    solved = ahead(problem.solve, posed, threads=1) if len(chunks) > 1 else map(problem.solve, posed)
+    # Other threads solve while this one multiplies; for one chunk, as of a picture, that would only take time.
+    solved = ahead(problem.solve, posed) if len(chunks) > 1 else map(problem.solve, posed)
     for rows, found in zip(chunks, solved, strict=True):
         u[rows, alive] = found / lengths[alive]
     return u

@@ -86,13 +86,13 @@ def resnet50() -> ResNet50:
     return net.eval()
 
 
-def resnet50_bundle(folder: Path) -> Path:
-    """The bundle of `resnet50`, cut before its pooling, through the project's own converter."""
+def resnet50_bundle(folder: Path, side: int = 224) -> Path:
+    """The bundle of `resnet50` for pictures of a side, cut before its pooling, through the project's own converter."""
     from craft_onnx.runtime.bundle import create_bundle
     from craft_onnx_converters import convert
 
     program = torch.export.export(
-        resnet50(), (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        resnet50(), (torch.zeros(2, 3, side, side),), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
     torch.export.save(program, folder / "resnet50.pt2")
     conversion = convert(folder / "resnet50.pt2", preprocessing={"preset": "torch"})

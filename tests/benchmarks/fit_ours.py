@@ -1,4 +1,7 @@
-"""One run of fit + importance with craft_onnx; prints JSON. Run by fit_importance.py and memory.py."""
+"""One run of fit + importance with craft_onnx; prints JSON. Run by fit_importance.py and memory.py.
+
+BUNDLE COUNT THREADS [SIDE OF THE PICTURES, OF THE PATCHES]
+"""
 
 import json
 import sys
@@ -9,14 +12,15 @@ import scipy.stats.qmc  # noqa: F401
 import sklearn.decomposition  # noqa: F401  # loaded on first use, but Xplique's are loaded before the clock starts
 from memory_peak import peak_mb
 
+import craft_onnx.graph.head  # noqa: F401  # as above
 from craft_onnx import Craft, load
 
 
 class RandomPictures:
     """Preprocessed pictures made when they are asked for, so that they take no memory themselves."""
 
-    def __init__(self, count: int):
-        self.shape = (count, 3, 224, 224)
+    def __init__(self, count: int, side: int = 224):
+        self.shape = (count, 3, side, side)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -27,12 +31,12 @@ class RandomPictures:
         return np.random.default_rng(index).normal(size=self.shape[1:]).astype(np.float32)
 
 
-def main(bundle: str, count: int, threads: int) -> None:
+def main(bundle: str, count: int, threads: int, side: int = 224, patch: int = 80) -> None:
     """Fit and estimate on `count` pictures."""
     model = load(bundle, threads=threads)
     start = time.perf_counter()
-    craft = Craft(model, number_of_concepts=10, patch_size=80, batch_size=16)
-    craft.fit(RandomPictures(count), class_id=0)
+    craft = Craft(model, number_of_concepts=10, patch_size=patch, batch_size=16)
+    craft.fit(RandomPictures(count, side), class_id=0)
     fitted = time.perf_counter()
     craft.estimate_importance()
     end = time.perf_counter()
@@ -45,4 +49,4 @@ def main(bundle: str, count: int, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,6 +1,7 @@
 """Sides of a benchmark as processes of their own: their runs can be interleaved, and each has a peak of memory."""
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -61,3 +62,9 @@ class Side:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.communicate()
+
+
+def medians(sides: dict[str, "Side"], repeats: int) -> dict[str, float]:
+    """Median seconds of each side; every repeat runs all of them in turn, after one warm-up."""
+    runs = [{name: side() for name, side in sides.items()} for _ in range(repeats + 1)][1:]
+    return {name: statistics.median(run[name] for run in runs) for name in sides}

@@ -50,9 +50,7 @@ _FINDINGS: dict[str, tuple[Callable[[Finding], float], int]] = {
 def tables(trials: Sequence[Trial], names: Sequence[str]) -> str:
     """Markdown: what is true of the heads, what the audits find, and each trial by itself."""
     classes, seeds = len({trial.class_id for trial in trials}), len({trial.seed for trial in trials})
-    heading = (
-        f"{len(trials)} trials: each of {classes} classes wears the mark, at places of {seeds} seeds; median (range)."
-    )
+    heading = f"{len(trials)} trials: {classes} classes, the mark placed anew {seeds} times: median (range)."
     return "\n\n".join([heading, _truths(trials), _audits(trials), _each(trials, names)])
 
 

@@ -2,7 +2,7 @@
 
 The rows are sparse mixtures of a bank and noise, after a ReLU. The more alike the concepts of the bank are, the longer
 the iterations of scikit-learn take: with --alike 0.3 the condition of the Gram matrix is 29, as of ResNet50's concepts
-on few pictures, with 1.5 it is 163. With --model and --pictures the rows are what a network makes of pictures, repeated,
+on few pictures, with 1.5 it is 163. With --model and --pictures rows are what a network makes of pictures, repeated,
 and the bank is that of a fit. The residual says how far the worst of 20 000 rows is from its optimum; with alpha_W that
 of the problem with the penalty, whose coefficients are others.
 """

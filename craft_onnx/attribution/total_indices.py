@@ -99,12 +99,13 @@ def total_indices(outputs: NDArray[np.floating], estimator: Estimator = "jansen"
 
 def jansen(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = mean (y_A - y_Ci)^2 / (2 Var y_A)."""
-    return np.square(y_a - y_c).mean(-1) / (2 * _variance(y_a, ddof))
+    return np.square(y_a - y_c).mean(-1) / (2 * _variance_of_first(y_a, y_c, ddof))
 
 
 def homma(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = (Var y_A - mean(y_A y_Ci) + mean(y_A)^2) / Var y_A."""
-    return (_variance(y_a, ddof) - (y_a * y_c).mean(-1) + np.square(y_a.mean(-1))) / _variance(y_a, ddof)
+    variance = _variance_of_first(y_a, y_c, ddof)
+    return (variance - (y_a * y_c).mean(-1) + np.square(y_a.mean(-1))) / variance
 
 
 def janon(y_a: Array, y_c: Array, _ddof: int = 1) -> Array:
@@ -123,7 +124,7 @@ def glen(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
 
 def saltelli(y_a: Array, y_c: Array, ddof: int = 1) -> Array:
     """ST_i = 1 - (mean(y_A y_Ci) - mean(y_A)^2) / Var y_A; the same as Homma's by algebra, as in Xplique."""
-    return 1 - ((y_a * y_c).mean(-1) - np.square(y_a.mean(-1))) / _variance(y_a, ddof)
+    return 1 - ((y_a * y_c).mean(-1) - np.square(y_a.mean(-1))) / _variance_of_first(y_a, y_c, ddof)
 
 
 ESTIMATORS: dict[str, Callable[[Array, Array, int], Array]] = {
@@ -133,6 +134,16 @@ ESTIMATORS: dict[str, Callable[[Array, Array, int], Array]] = {
     "glen": glen,
     "saltelli": saltelli,
 }
+
+
+def _variance_of_first(y_a: Array, y_c: Array, ddof: int) -> Array:
+    """Variance of y_A; of all outputs where y_A, one of k + 1 samples of them, has less than that share of it.
+
+    A few points may all miss what is seldom there, such as a concept that takes several others: the variance of y_A is
+    then next to nothing, and so is any meaning of a quotient by it.
+    """
+    own, whole = _variance(y_a, ddof), _variance(np.concatenate([y_a, y_c], axis=-2).reshape(*y_a.shape[:-2], -1), ddof)
+    return np.where(own * (1 + y_c.shape[-2]) < whole[..., None], whole[..., None], own)
 
 
 def _variance(y: Array, ddof: int) -> Array:

@@ -134,3 +134,15 @@ def test_unknown_names_and_sizes():
     with pytest.raises(InputError, match="1 points"):
         design("sobol", 3, 1)
     assert set(sobol._SAMPLERS) == {"sobol", "halton", "lhs"}
+
+
+@pytest.mark.parametrize("name", ["jansen", "homma", "saltelli"])
+@pytest.mark.parametrize("seldom", [0.0, 1e-5])
+def test_what_is_seldom_there_does_not_make_indices_without_bounds(name, seldom):
+    # A product of thresholds: the first sample of few points misses it, the others meet it once.
+    outputs = np.zeros((5, 8))
+    outputs[0, 2], outputs[2, 5], outputs[4, 1] = seldom, 1.0, 0.5
+    found = total_indices(outputs, name)
+    assert np.abs(found).max() < 5  # a division by the variance of the first sample gives 1e9 and more
+    scaled = total_indices(outputs * 1e3, name)
+    assert np.allclose(scaled, found)

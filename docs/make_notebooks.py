@@ -96,7 +96,7 @@ def _shrink(output: Any) -> None:
         data.pop("image/jpeg", None)
         picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
         written = io.BytesIO()
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
+        picture.quantize(COLOURS, kmeans=1).save(written, "PNG", optimize=True)
         data["image/png"] = base64.b64encode(written.getvalue()).decode()
 
 

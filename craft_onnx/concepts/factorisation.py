@@ -102,7 +102,7 @@ def factorise(
         number_of_concepts, alpha_W=alpha, init="nndsvda", tol=tol, max_iter=max_iter, random_state=random_state
     )
     with blas_threads(a.size * number_of_concepts):
-        u = quietly(lambda: solver.fit_transform(a.astype(np.float64) / scale if normalize else a))
+        u = quietly(lambda: solver.fit_transform(np.divide(a, scale, dtype=np.float64) if normalize else a))
     w = (unit_rows(solver.components_) if normalize else solver.components_).astype(np.float32)
     if encoder == "nnls" or normalize:
         u = encode(a, w, encoder, alpha)

@@ -11,6 +11,19 @@ from craft_onnx.cli.messages import result, say, timed
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+# Names of graph.reverse.rule_sets, whose import takes a second.
+RULES = (
+    "gradient",
+    "guided_backprop",
+    "deconvnet",
+    "beta_smooth",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "excitation_backprop",
+)
+
 
 @click.command()
 @click.argument("model", type=options.PathType)
@@ -19,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--pair", is_flag=True, help="Write a forward and a backward graph: one forward, many cotangents.")
 @click.option(
     "--rules",
-    type=click.Choice(["gradient", "guided_backprop", "deconvnet"]),
+    type=click.Choice(RULES),
     default="gradient",
     show_default=True,
     help="What happens at each node.",

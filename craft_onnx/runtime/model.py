@@ -391,5 +391,11 @@ def _made_pair(path: Path, rules: str, providers: Providers, threads: int | None
     from craft_onnx.graph.reverse.rule_sets import rule_set
     from craft_onnx.runtime.proof import session_of
 
-    forward, backward = gradient_pair(load(path), rules=rule_set(rules))
+    chosen = rule_set(rules)
+    if getattr(chosen, "first", None) is not None:
+        raise InputError(
+            f"{rules} has a rule for the first layer, and each half of the model has a first layer.",
+            f"Take {rules.removesuffix('_flat')}, or the whole model's graph: craft-onnx gradient --rules {rules}.",
+        )
+    forward, backward = gradient_pair(load(path), rules=chosen)
     return session_of(forward, threads, providers), session_of(backward, threads, providers)

@@ -144,8 +144,10 @@ def test_refuses_other_input(model, pictures, change, message):
 def test_refuses_other_targets_and_rules(model, pictures):
     with pytest.raises(InputError, match=r"no derivative of 'input'. Take one of logits, activations"):
         model.vjp(pictures, "input")
-    with pytest.raises(InputError, match=r"no rule set 'saliency'. Take one of gradient, guided_backprop, deconvnet"):
+    with pytest.raises(InputError, match=r"no rule set 'saliency'. Take one of gradient, epsilon_plus, "):
         model.vjp(pictures, rules="saliency")
+    with pytest.raises(InputError, match=r"each half of the model has a first layer. Take epsilon_plus, or"):
+        model.vjp(pictures, rules="epsilon_plus_flat")
 
 
 def test_a_batch_that_does_not_fit_is_halved(model, pictures, monkeypatch):

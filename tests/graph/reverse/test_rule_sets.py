@@ -1,4 +1,4 @@
-"""Guided backprop and deconvnet against hooks on PyTorch modules."""
+"""Guided backprop, deconvnet and beta smooth against functions and hooks of PyTorch."""
 
 import numpy as np
 import onnx
@@ -8,6 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from support.gradient_oracle import assert_close, evaluate, run
 
+from craft_onnx.cli.gradient import RULES
 from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.pair import gradient_pair
 from craft_onnx.graph.reverse.rule_sets import RULE_SETS, rule_set
@@ -56,7 +57,9 @@ class Rectifier(torch.autograd.Function):
     @staticmethod
     def backward(context, dy):
         (x,) = context.saved_tensors
-        if context.rules != "gradient":
+        if context.rules == "beta_smooth" and context.upper == np.inf:
+            return dy * torch.sigmoid(10 * x), None, None
+        if context.rules in ("guided_backprop", "deconvnet"):
             dy = dy.clamp(min=0)
         if context.rules != "deconvnet":
             dy = dy * ((x > 0) & (x < context.upper))
@@ -73,7 +76,10 @@ def by_torch(rules):
     return torch.autograd.grad(y, x, torch.tensor(COTANGENT))[0].numpy()
 
 
-@pytest.mark.parametrize("name", RULE_SETS)
+RECTIFYING = ("gradient", "guided_backprop", "deconvnet", "beta_smooth")
+
+
+@pytest.mark.parametrize("name", RECTIFYING)
 def test_a_net_with_a_relu_used_twice(name):
     graph = gradient_graph(network(), rules=rule_set(name))
     assert_close(evaluate(graph, x=X, cotangent=COTANGENT), by_torch(name), SAME, name)
@@ -84,7 +90,7 @@ def test_a_net_with_a_relu_used_twice(name):
 
 def test_the_rule_sets_differ():
     """Or the test above would say nothing."""
-    found = [by_torch(name) for name in RULE_SETS]
+    found = [by_torch(name) for name in RECTIFYING]
     scale = np.abs(found[0]).max()
     assert all(
         np.abs(one - other).max() > 0.1 * scale for one, other in zip(found, [*found[1:], found[0]], strict=True)
@@ -124,5 +130,9 @@ def test_a_deconvnet_needs_nothing_of_the_relu():
 
 
 def test_a_rule_set_that_is_none():
-    with pytest.raises(InputError, match=r"no rule set 'x'. Take one of gradient, guided_backprop, deconvnet"):
+    with pytest.raises(InputError, match=r"no rule set 'x'. Take one of gradient, epsilon_plus, "):
         rule_set("x")
+
+
+def test_the_command_names_them_all():
+    assert sorted(RULES) == sorted(RULE_SETS)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.gradients import GRADIENTS
+from craft_onnx.graph.reverse.rectifiers import deconvolved, guided
 from craft_onnx.graph.reverse.relevance.linear import EPSILON
 from craft_onnx.graph.reverse.relevance.matching import (
     ACTIVATIONS,
@@ -40,7 +41,6 @@ from craft_onnx.graph.reverse.relevance.rules import (
     ZBox,
     ZPlus,
 )
-from craft_onnx.graph.reverse.rule_sets import deconvolved, guided
 from craft_onnx.graph.reverse.rules import Rule, Rules, Step
 from craft_onnx.graph.reverse.tensor import Tensor
 
@@ -349,9 +349,11 @@ class _Rectified(Composite):
     layer_map: LayerMap = ()
     canonizers: Any = None
 
+    rectifiers = RECTIFIERS
+
     def layers(self) -> LayerMap:
         """The user's rows, and that of rectifiers."""
-        return [*self.layer_map, (RECTIFIERS, self.rectifier)]
+        return [*self.layer_map, (self.rectifiers, self.rectifier)]
 
     @property
     def rectifier(self) -> Rule:
@@ -383,7 +385,7 @@ class DeconvNet(_Rectified):
 
 @dataclass(frozen=True, kw_only=True)
 class BetaSmooth(_Rectified):
-    """The derivative of softplus in place of a rectifier's (Dombrowski et al. 2019).
+    """The derivative of softplus in place of that of Relu (Dombrowski et al. 2019).
 
     Parameters
     ----------
@@ -393,6 +395,7 @@ class BetaSmooth(_Rectified):
 
     beta_smooth: float = 10.0
     name = "beta_smooth"
+    rectifiers = frozenset({"Relu"})
 
     @property
     def rectifier(self) -> Rule:

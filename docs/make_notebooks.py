@@ -1,7 +1,7 @@
 """Make the notebooks: ``python docs/make_notebooks.py [NAME ...]`` runs docs/notebooks/NAME.py and writes NAME.ipynb.
 
 The sources are Python with cells between lines of "# %%" ("# %% [markdown]" for text), which editors open as notebooks,
-too. Pictures in the results are brought down to 256 colours. Needs `pip install -e '.[docs]'`; `lab_pytorch` takes the
+too. Pictures in the results are made small. Needs `pip install -e '.[docs]'`; `lab_pytorch` takes the
 weights of its ResNet50 from the file that the variable RESNET50 names, `onnx_file` a model from PyPI (it says which).
 """
 
@@ -26,6 +26,8 @@ HELPERS = ("resnet50.py",)
 CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
 NOISE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions|\s*$")
 COLOURS = 256
+WIDEST, HIGHEST = 1100, 1700  # pixels of a picture
+QUALITY = 85  # of JPEG
 SECONDS = 3600  # for one cell
 
 
@@ -90,14 +92,22 @@ def _is_noise(output: Any) -> bool:
 
 
 def _shrink(output: Any) -> None:
-    """Fewer colours in a picture."""
+    """No more pixels of a picture than are seen; few colours, or JPEG where that is much smaller: of photographs."""
     data = output.get("data", {})
     if "image/png" in data:
         data.pop("image/jpeg", None)
-        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
-        written = io.BytesIO()
-        picture.quantize(COLOURS, kmeans=1).save(written, "PNG", optimize=True)
-        data["image/png"] = base64.b64encode(written.getvalue()).decode()
+        picture = Image.open(io.BytesIO(base64.b64decode(data.pop("image/png")))).convert("RGB")
+        picture.thumbnail((WIDEST, HIGHEST), Image.Resampling.LANCZOS)
+        png = _written(picture.quantize(COLOURS, kmeans=1), "PNG", optimize=True)
+        jpeg = _written(picture, "JPEG", quality=QUALITY)
+        kind, content = ("image/jpeg", jpeg) if 2 * len(jpeg) < len(png) else ("image/png", png)
+        data[kind] = base64.b64encode(content).decode()
+
+
+def _written(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    written = io.BytesIO()
+    picture.save(written, kind, **options)
+    return written.getvalue()
 
 
 def main(names: list[str]) -> None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from craft_onnx.errors import CraftError, UnsupportedOperator
 from craft_onnx.extras import require
 from craft_onnx_converters.loading import first_line
-from craft_onnx_converters.quiet import native_quiet, quiet
+from craft_onnx_converters.quiet import environment, native_quiet, quiet
 
 OPSET = 18
 # Attributes that keep TensorFlow's optimizer from inlining a function.
@@ -102,7 +102,7 @@ def run_tf2onnx(convert: str, *arguments: Any, **options: Any) -> tuple[ir.Model
     function: Callable[..., Any] = getattr(require("tf2onnx.convert", "tensorflow"), convert)
     with quiet() as messages, native_quiet():
         try:
-            proto, _ = function(*arguments, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}, **options)
+            proto = _converted(function, *arguments, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}, **options)
             return ir.from_proto(proto), _unsupported(messages)
         except CraftError:
             raise
@@ -112,6 +112,18 @@ def run_tf2onnx(convert: str, *arguments: Any, **options: Any) -> tuple[ir.Model
             raise UnsupportedOperator(
                 f"tf2onnx failed ({reason}).", "Write that part of the model with other layers."
             ) from error
+
+
+def _converted(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What tf2onnx makes, without the copies that it keeps to go back to where one of its optimizers fails.
+
+    They come to sixty times the weights: 10 GB for a ResNet101. Where an optimizer does fail, it is done with them.
+    """
+    try:
+        with environment(TF2ONNX_CATCH_ERRORS="FALSE"):
+            return function(*arguments, **options)[0]
+    except Exception:  # whatever an optimizer or a handler raises: the second attempt tells
+        return function(*arguments, **options)[0]
 
 
 def _unsupported(messages: list[str]) -> tuple[str, ...]:

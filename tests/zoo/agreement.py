@@ -17,8 +17,8 @@ def compared(found: Array, single: Array, wide: Array) -> dict[str, float]:
     """Cosine of a gradient with the framework's in float64; error of it, and of the framework's own in float32.
 
     A unit whose input is within rounding of zero may fall on the other side of its kink, in either implementation by
-    chance, and changes the gradient of its row by thousands of times rounding. Such rows are counted. Errors are
-    medians over the rows where neither has one; over all where there are none.
+    chance, and changes the gradient of its row by thousands of times rounding. Such rows are counted. The cosine and
+    the errors, which are medians, are over the rows where neither has one; over all where there are none.
 
     Parameters
     ----------
@@ -36,9 +36,10 @@ def compared(found: Array, single: Array, wide: Array) -> dict[str, float]:
     assert wide.any(), "the framework's gradient is zero"
     found, single, wide = (one.reshape(len(one), -1).astype(np.float64) for one in (found, single, wide))
     errors = np.stack([_distances(one, wide) for one in (found, single)])
-    kinked, cosine = errors > KINKED, (found * wide).sum() / np.linalg.norm(found) / np.linalg.norm(wide)
-    smooth = ~kinked.any(0)
-    error, own = np.median(errors[:, smooth] if smooth.any() else errors, axis=1)
+    kinked = errors > KINKED
+    smooth = ~kinked.any(0) if not kinked.any(0).all() else np.full(len(wide), True)
+    error, own = np.median(errors[:, smooth], axis=1)
+    cosine = (found * wide)[smooth].sum() / np.linalg.norm(found[smooth]) / np.linalg.norm(wide[smooth])
     counts = kinked.sum(1)
     figures = {"cosine": cosine, "error": error, "own": own, "kinked": counts[0], "own_kinked": counts[1]}
     return {name: float(value) for name, value in figures.items()}

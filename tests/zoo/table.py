@@ -43,9 +43,9 @@ converts it, finds a cut, and differentiates the model, and its halves at the cu
   that separates the network. Concepts need the former, gradients work at both.
 * **Gradient**: the error of the gradient graph, relative to the framework's gradient in float64, as a multiple of the
   error of the framework's own gradient in float32; medians over the inputs. At most {ratio:g} passes, if the cosine
-  with the float64 gradient, over all inputs, is {cosine} or more. Errors below 1e-6 count as rounding. An error above
-  1e-4 means that a unit has fallen on the other side of its kink, by chance in either implementation: such inputs stay
-  out of the medians and are counted, ours : the framework's, in parentheses.
+  with the float64 gradient is {cosine} or more. Errors below 1e-6 count as rounding. An error above 1e-4 means that a
+  unit has fallen on the other side of its kink, by chance in either implementation: such inputs stay out of medians and
+  cosine and are counted, ours : the framework's, in parentheses; ours may be at most three more than twice as many.
 * **Through the cut**: the same for the gradient of h, then that of g.
 * **onnx2torch** is the other way to gradients of an ONNX file: by way of PyTorch. It is given the same file; a tick
   where its gradient has that cosine.

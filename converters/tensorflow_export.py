@@ -115,15 +115,35 @@ def run_tf2onnx(convert: str, *arguments: Any, **options: Any) -> tuple[ir.Model
 
 
 def _converted(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What tf2onnx makes, without the copies that it keeps to go back to where one of its optimizers fails.
+    """What tf2onnx makes, in the memory that it needs.
 
-    They come to sixty times the weights: 10 GB for a ResNet101. Where an optimizer does fail, it is done with them.
+    It copies the graph before each of its optimizers, to go back to it where one fails, and after each writes the
+    weights into protobufs that keep all they ever held: 10 GB for a ResNet101. Without, unless something fails.
     """
     try:
-        with environment(TF2ONNX_CATCH_ERRORS="FALSE"):
+        with environment(TF2ONNX_CATCH_ERRORS="FALSE"), _lean_optimizers():
             return function(*arguments, **options)[0]
     except Exception:  # whatever an optimizer or a handler raises: the second attempt tells
         return function(*arguments, **options)[0]
+
+
+@contextlib.contextmanager
+def _lean_optimizers() -> Iterator[None]:
+    """tf2onnx's optimizers as they are, but that protobufs are written once, at the end."""
+    base = require("tf2onnx.optimizer.optimizer_base", "tensorflow").GraphOptimizerBase
+    original = base.optimize
+
+    def optimize(self: Any, graph: Any, iteration: int) -> Any:
+        self.opt_iteration = iteration
+        graph = self._optimize(graph)
+        graph.delete_unused_nodes(graph.outputs)
+        return graph
+
+    base.optimize = optimize
+    try:
+        yield
+    finally:
+        base.optimize = original
 
 
 def _unsupported(messages: list[str]) -> tuple[str, ...]:

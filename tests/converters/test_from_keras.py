@@ -57,6 +57,18 @@ def test_grouped_convolution_and_erfc(keras_nets, tmp_path):
     assert find_tensor(conversion.model, "gelu").shape[-1] == 32
 
 
+def test_an_optimizer_of_tf2onnx_that_fails_is_left_out(keras_nets, monkeypatch):
+    optimizer = pytest.importorskip("tf2onnx.optimizer.transpose_optimizer").TransposeOptimizer
+
+    def fail(self, graph):
+        raise ValueError("no such transpose")
+
+    monkeypatch.setattr(optimizer, "_optimize", fail)
+    conversion = convert(keras_nets.convnext())
+    assert max(conversion.errors.values()) < ROUNDING
+    assert [node.op_type for node in conversion.model.graph].count("Transpose") > 2
+
+
 def keras2_layer(kind, name, **config):
     return {"class_name": kind, "config": {"name": name, "trainable": True, "dtype": "float32", **config}}
 

@@ -142,6 +142,9 @@ class Rules:
         own = not _domain(node.domain) and node.op_type in self._stops
         return self.find(node) is None and (own or (self._base is not None and self._base.stops(node)))
 
+    def check(self, model: ir.Model) -> None:
+        """Raise InputError where a model lacks what the rules name; these name nothing."""
+
     @property
     def operators(self) -> frozenset[str]:
         """Names of the standard operators that it has a rule for."""

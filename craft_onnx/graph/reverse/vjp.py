@@ -92,6 +92,7 @@ def with_reverse_pass(
     model: ir.Model, of: str | None, wrt: str | None, rules: Rules, carry: Carry = straight
 ) -> ir.Model:
     """A model and its reverse pass in one graph; inputs x, "cotangent", ..., outputs `of`, "gradient", ..."""
+    rules.check(model)
     model = with_shapes(inline_functions(model, rules))
     graph = model.graph
     for name in (COTANGENT, GRADIENT):

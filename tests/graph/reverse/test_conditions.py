@@ -5,9 +5,11 @@ import onnx_ir as ir
 import pytest
 from support.gradient_oracle import run_all
 
+from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.pair import gradient_pair
-from craft_onnx.graph.reverse.relevance.composites import EpsilonPlus
+from craft_onnx.graph.reverse.relevance.composites import EpsilonPlus, NameMapComposite
 from craft_onnx.graph.reverse.relevance.conditions import Conditions
+from craft_onnx.graph.reverse.relevance.rules import Epsilon, Flat
 from craft_onnx.graph.reverse.vjp import gradient_graph
 
 TEXT = """<ir_version: 10, opset_import: ["" : 18]> agraph (float[n, 2] x) => (float[n, 1] y)
@@ -54,3 +56,19 @@ def test_reference_table(masks, exclude_parallel, heatmap, layer1, layer2):
     # The stabilizer, 1e-6, is all that the divisions are off by.
     for found, expected in zip(conditioned(masks, exclude_parallel), (heatmap, layer1, layer2), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_that_is_not_there():
+    model = ir.from_onnx_text(TEXT)
+    for how in (Conditions(("layer9",)), Conditions((), ("layer9",))):
+        with pytest.raises(InputError, match=r"no tensor or layer 'layer9'\. Did you mean layer"):
+            gradient_graph(model, rules=EpsilonPlus(), carry=how)
+    with pytest.raises(InputError, match="no tensor or layer 'layer9'"):
+        gradient_graph(model, rules=NameMapComposite([("layer9", Flat())]))
+
+
+@pytest.mark.parametrize("wrong", ["weights", ["bias", "weight"]])
+def test_only_biases_are_left_out(wrong):
+    assert Epsilon(zero_params=None) and Epsilon(zero_params=["bias"])
+    with pytest.raises(InputError, match="zero_params"):
+        Epsilon(zero_params=wrong)

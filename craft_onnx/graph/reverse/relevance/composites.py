@@ -12,7 +12,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.rectifiers import deconvolved, guided
 from craft_onnx.graph.reverse.relevance.linear import EPSILON
@@ -23,12 +22,12 @@ from craft_onnx.graph.reverse.relevance.matching import (
     DENSE,
     RECTIFIERS,
     Match,
+    Named,
     any_of,
     first_linear,
     gate_of,
     is_gated,
     is_sum,
-    named,
 )
 from craft_onnx.graph.reverse.relevance.rules import (
     AlphaBeta,
@@ -81,6 +80,12 @@ class Composite(Rules):
     def stops(self, node: ir.Node) -> bool:
         """Whether nothing goes through a node."""
         return GRADIENTS.stops(node)
+
+    def check(self, model: ir.Model) -> None:
+        """Raise InputError where a row names a layer that the model does not have."""
+        for matches, _ in self.rows:
+            if isinstance(matches, Named):
+                matches.check(model)
 
     @property
     def operators(self) -> frozenset[str]:
@@ -175,7 +180,7 @@ class NameMapComposite(Composite):
 
     def layers(self) -> LayerMap:
         """A row a list of names."""
-        return [(named(*([names] if isinstance(names, str) else names)), rule) for names, rule in self.name_map]
+        return [(Named((names,) if isinstance(names, str) else tuple(names)), rule) for names, rule in self.name_map]
 
 
 @dataclass(frozen=True)
@@ -417,30 +422,3 @@ COMPOSITES: dict[str, type[Composite]] = {
         BetaSmooth,
     )
 }
-
-
-def composite_of(given: str | Composite, **options: Any) -> Composite:
-    """A composite, by its name where it is one.
-
-    Parameters
-    ----------
-    given : str or Composite
-        A name is a key of `COMPOSITES`.
-    **options
-        Of the composite that is named.
-
-    Raises
-    ------
-    InputError
-        If there is none of this name, or it has no such option, or needs one.
-    """
-    if isinstance(given, Composite):
-        return given
-    if given not in COMPOSITES:
-        raise InputError(f"There is no composite {given!r}.", f"Take one of {', '.join(COMPOSITES)}.")
-    try:
-        return COMPOSITES[given](**options)
-    except TypeError as error:
-        raise InputError(
-            f"The composite {given} does not take these options ({error}).", "See its documentation."
-        ) from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from craft_onnx.graph.names import find_tensor
 from craft_onnx.graph.reverse.driver import carriers, pull_back
 from craft_onnx.graph.reverse.gradients.shapes import zeros_like
 from craft_onnx.graph.reverse.rules import Rules
@@ -27,10 +28,10 @@ class Conditions:
     Attributes
     ----------
     masked : sequence of str
-        Names of tensors. For each, "mask/<name>" is an input that the relevance there is multiplied by: it broadcasts
-        against the tensor.
+        Tensors or layers. For each tensor, "mask/<name>" is an input that the relevance there is multiplied by: it
+        broadcasts against the tensor.
     recorded : sequence of str
-        Names of tensors. For each, "relevance/<name>" is an output: what reaches it, before the mask.
+        Tensors or layers. For each tensor, "relevance/<name>" is an output: what reaches it, before the mask.
     exclude_parallel : bool
         Relevance flows through masked tensors only; shortcuts around them are cut.
     """
@@ -40,11 +41,11 @@ class Conditions:
     exclude_parallel: bool = True
 
     def __call__(self, target: ir.Value, cotangent: Tensor, source: ir.Value, rules: Rules) -> Carried:
-        """Carry relevance from the target to the source."""
+        """Carry relevance from the target to the source; InputError where there is no such tensor or layer."""
         emitter = cotangent.emitter
-        values = {value.name: value for node in emitter.model.graph for value in node.outputs}
-        masks = {values[name]: emitter.tensor(_mask_of(values[name])) for name in self.masked}
-        way = _Way(masks, [values[name] for name in self.recorded])
+        masked = [find_tensor(emitter.model, name) for name in self.masked]
+        masks = {value: emitter.tensor(_mask_of(value)) for value in masked}
+        way = _Way(masks, [find_tensor(emitter.model, name) for name in self.recorded])
         stages = list(_stages(list(emitter.model.graph), masks, rules)) if self.exclude_parallel else []
         carried = {target: cotangent}
         for ends in [*stages, [source]]:

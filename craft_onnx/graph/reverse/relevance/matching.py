@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from craft_onnx.graph.names import layers_of
+from craft_onnx.errors import InputError
+from craft_onnx.graph.names import find_tensor, layer_of, layers_of
 from craft_onnx.graph.paths import components
 from craft_onnx.graph.values import constant, operators
 
@@ -37,16 +39,35 @@ def any_of(*kinds: str | frozenset[str]) -> Match:
     return lambda node: node.op_type in wanted and (node.op_type not in CONVOLUTIONS | DENSE or is_linear(node))
 
 
-def named(*names: str) -> Match:
-    """Nodes of these layers: the names are paths, or begin them, as in `craft_onnx.graph.names.find_tensor`."""
-    wanted = [components(name) for name in names]
+@dataclass(frozen=True)
+class Named:
+    """Nodes of layers.
 
-    def matches(node: ir.Node) -> bool:
-        paths = [components(layer) for layer in layers_of(node)]
-        exact = node.name in names or any(value.name in names for value in node.outputs)
-        return exact or any(path[: len(name)] == name for path in paths for name in wanted)
+    Parameters
+    ----------
+    names : tuple of str
+        Paths of layers, or their beginnings, or names of nodes or tensors.
+    """
 
-    return matches
+    names: tuple[str, ...]
+
+    def __call__(self, node: ir.Node) -> bool:
+        """Whether a node belongs to one of them."""
+        return any(_answers(node, name) for name in self.names)
+
+    def check(self, model: ir.Model) -> None:
+        """Raise InputError, with near matches, where a model has no node of one of the names."""
+        for name in self.names:
+            if not any(_answers(node, name) for node in model.graph):
+                near = layer_of(find_tensor(model, name))
+                raise InputError(f"No layer's path begins with {name!r}.", f"Give the whole path: {near}.")
+
+
+def _answers(node: ir.Node, name: str) -> bool:
+    wanted = components(name)
+    if name == node.name or any(name == value.name for value in node.outputs):
+        return True
+    return any(components(layer)[: len(wanted)] == wanted for layer in layers_of(node))
 
 
 def first_linear(node: ir.Node) -> bool:

@@ -31,8 +31,6 @@ from craft_onnx.graph.reverse.relevance.linear import (
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
-PARAMETERS = ("weight", "bias")
-
 
 @dataclass(frozen=True)
 class LinearRule:
@@ -44,15 +42,28 @@ class LinearRule:
         What stabilizes the division, with the sign of what is divided by.
     zero_params : str or sequence of str
         "bias" leaves biases out: then relevance is conserved.
+
+    Raises
+    ------
+    InputError
+        If other parameters are to be left out.
     """
 
     epsilon: float = EPSILON
     zero_params: str | Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Check what is left out."""
+        if self._left_out - {"bias"}:
+            raise InputError(f"zero_params={self.zero_params!r} cannot be left out.", 'Give "bias", or nothing.')
+
+    @property
+    def _left_out(self) -> set[str]:
+        return {self.zero_params} if isinstance(self.zero_params, str) else set(self.zero_params or ())
+
     def __call__(self, step: Step, relevance: Tensor) -> list[Tensor | None]:
         """The relevance of every input: of the data, and None for parameters."""
-        biased = "bias" not in ((self.zero_params,) if isinstance(self.zero_params, str) else self.zero_params)
-        found = propagate(step, self.shares(step), relevance, self.epsilon, biased)
+        found = propagate(step, self.shares(step), relevance, self.epsilon, biased="bias" not in self._left_out)
         return [found if wanted else None for wanted in step.wanted]
 
     def shares(self, step: Step) -> Sequence[Share]:
@@ -107,6 +118,7 @@ class AlphaBeta(LinearRule):
 
     def __post_init__(self) -> None:
         """Check what conserves relevance."""
+        super().__post_init__()
         if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
             raise InputError(
                 f"alpha = {self.alpha:g} and beta = {self.beta:g} do not conserve relevance.",

@@ -67,6 +67,14 @@ def test_a_layer_that_is_not_there():
         gradient_graph(model, rules=NameMapComposite([("layer9", Flat())]))
 
 
+def test_composites_take_none_where_zennits_do():
+    none = EpsilonPlus(layer_map=None, first_map=None, zero_params=None, canonizers=None)
+    model = ir.from_onnx_text(TEXT)
+    feeds = {"x": X, "cotangent": np.ones((1, 1), np.float32)}
+    found = [run_all(gradient_graph(model, rules=rules), **feeds)["gradient"] for rules in (none, EpsilonPlus())]
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("wrong", ["weights", ["bias", "weight"]])
 def test_only_biases_are_left_out(wrong):
     assert Epsilon(zero_params=None) and Epsilon(zero_params=["bias"])

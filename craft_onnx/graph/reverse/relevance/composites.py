@@ -1,6 +1,7 @@
 """Composites: which rule at which node, as an ordered list; the first row that fits a node decides.
 
-Under the names and with the keywords of zennit's. Nodes that no row fits have their derivative.
+Under the names and with the keywords of zennit's, which are taken by name alone. Nodes that no row fits have their
+derivative.
 """
 
 from __future__ import annotations
@@ -234,16 +235,16 @@ class _Layered(Composite):
 
     epsilon: float = EPSILON
     stabilizer: float = EPSILON
-    layer_map: LayerMap = ()
-    first_map: LayerMap = ()
-    zero_params: Parameters = ()
+    layer_map: LayerMap | None = None
+    first_map: LayerMap | None = None
+    zero_params: Parameters | None = None
     canonizers: Any = None
 
     def layers(self) -> LayerMap:
         """The user's rows, the first layer's, convolutions', dense layers', and the base."""
         own = [(CONVOLUTIONS, self.convolution), (DENSE, self.dense)]
         first = [] if self.first is None else [(first_linear, self.first)]
-        return [*_firsts(self.first_map), *self.layer_map, *first, *own, *base(self.stabilizer)]
+        return [*_firsts(self.first_map or ()), *(self.layer_map or ()), *first, *own, *base(self.stabilizer)]
 
     @property
     def convolution(self) -> Rule:
@@ -351,14 +352,14 @@ class _Rectified(Composite):
         Not needed.
     """
 
-    layer_map: LayerMap = ()
+    layer_map: LayerMap | None = None
     canonizers: Any = None
 
     rectifiers = RECTIFIERS
 
     def layers(self) -> LayerMap:
         """The user's rows, and that of rectifiers."""
-        return [*self.layer_map, (self.rectifiers, self.rectifier)]
+        return [*(self.layer_map or ()), (self.rectifiers, self.rectifier)]
 
     @property
     def rectifier(self) -> Rule:

@@ -50,7 +50,7 @@ class LinearRule:
     """
 
     epsilon: float = EPSILON
-    zero_params: str | Sequence[str] = ()
+    zero_params: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Check what is left out."""

@@ -89,9 +89,9 @@ def gradient_graph(
 
 
 def with_reverse_pass(
-    model: ir.Model, of: str | None, wrt: str | None, rules: Rules, carry: Carry = straight
+    model: ir.Model, of: str | None, wrt: str | None, rules: Rules, carry: Carry = straight, keep: Sequence[str] = ()
 ) -> ir.Model:
-    """A model and its reverse pass in one graph; inputs x, "cotangent", ..., outputs `of`, "gradient", ..."""
+    """A model and its reverse pass in one graph; inputs x, "cotangent", ..., outputs `of`, "gradient", ..., `keep`."""
     rules.check(model)
     model = with_shapes(inline_functions(model, rules))
     graph = model.graph
@@ -103,6 +103,7 @@ def with_reverse_pass(
     target = _find(graph, of) if of else logits_output(model)
     source = _find(graph, wrt) if wrt else image
     cotangent = ir.Value(name=COTANGENT, shape=target.shape, type=target.type)
+    kept = [_find(graph, name) for name in keep]
     found = carry(target, Emitter(model).tensor(cotangent), source, rules)
     if found.gradient is None:
         raise InputError(
@@ -110,7 +111,7 @@ def with_reverse_pass(
             "Take a tensor that depends on the other through operators that have derivatives.",
         )
     graph.inputs[:] = [image, cotangent, *found.inputs]
-    graph.outputs[:] = [target, _named(found.gradient, source), *found.outputs]
+    graph.outputs[:] = [target, _named(found.gradient, source), *found.outputs, *kept]
     graph.name = f"{graph.name}_gradient"
     CommonSubexpressionEliminationPass()(model)
     return without_unused(model)

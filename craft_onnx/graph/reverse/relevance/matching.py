@@ -21,7 +21,7 @@ ACTIVATIONS = operators(
     "Softplus Softsign Shrink Erf Dropout Identity"
 )
 RECTIFIERS = operators("Relu Clip")
-AVERAGES = operators("AveragePool GlobalAveragePool ReduceMean")
+AVERAGES = operators("AveragePool GlobalAveragePool ReduceMean ReduceSum")
 # What a signal is multiplied by to let more or less of it through comes out of one of these.
 GATES = operators("Sigmoid HardSigmoid Tanh Erf Softmax")
 # What may lie between those and the product.
@@ -78,7 +78,7 @@ def first_linear(node: ir.Node) -> bool:
 
 def is_sum(node: ir.Node) -> bool:
     """Whether a node adds branches; what adds a constant does not."""
-    return node.op_type in ("Add", "Sum", "Sub") and sum(constant(value) is None for value in node.inputs) > 1
+    return node.op_type in ("Add", "Sum", "Sub", "Mean") and sum(constant(value) is None for value in node.inputs) > 1
 
 
 def is_gated(node: ir.Node) -> bool:

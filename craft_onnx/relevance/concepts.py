@@ -7,7 +7,7 @@ Propagation".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,10 @@ class Concept:
             Its sum over the concepts is that of the relevance over the channels, as far as they explain it.
         """
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """What tells this notion from others, in the files of what was found with it."""
+        return type(self).__name__
 
     def attribute(
         self,
@@ -181,10 +185,15 @@ def reached(shares: Array, max_target: MaxTarget, abs_norm: bool) -> tuple[Array
     InputError
         If there is no such target.
     """
-    if max_target not in ("sum", "max"):
-        raise InputError(f"There is no max_target {max_target!r}.", "Take 'sum' or 'max'.")
+    check_max_target(max_target)
     values = shares.sum(axis=-1) if max_target == "sum" else shares.max(axis=-1)
     return _normed(values) if abs_norm else values, shares.argmax(axis=-1)
+
+
+def check_max_target(max_target: str) -> None:
+    """Raise InputError unless it is one."""
+    if max_target not in get_args(MaxTarget):
+        raise InputError(f"There is no max_target {max_target!r}.", "Take 'sum' or 'max'.")
 
 
 def numbers(ids: Sequence[int]) -> Ints:

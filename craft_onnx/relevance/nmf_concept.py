@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,11 @@ class NMFConcept(Concept):
         u = self._coefficients(activations)
         carried = np.moveaxis(relevance, 1, -1) / self._explained(u)
         return np.moveaxis(u * (carried @ self.craft.concept_bank_.T), -1, 1)
+
+    def describe(self) -> str:
+        """With the hash of the bank."""
+        bank = np.ascontiguousarray(self.craft.concept_bank_)
+        return f"{type(self).__name__} {hashlib.sha256(bank.tobytes()).hexdigest()}"
 
     def _coefficients(self, activations: Array) -> Array:
         """U (n, ..., k), kept for the activations that were asked for last: many conditions share them."""

@@ -12,6 +12,7 @@ from craft_onnx.errors import InputError
 from craft_onnx.graph.layout import channel_axes
 from craft_onnx.graph.load import image_input, load, logits_output
 from craft_onnx.graph.names import find_tensor, layers_of
+from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.values import dimensions, used_values, with_shapes
 from craft_onnx.runtime.model import SplitModel
 
@@ -94,18 +95,22 @@ class Layers:
         return [self._name(node) for node in nodes]
 
     def feeding(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """For each of some layers those of them that feed it with none of the others between, in order."""
-        tensors = {self[name].tensor: name for name in names}
+        """For each of some layers those of them that feed it with none of the others between, in the order given.
+
+        Of several names of one tensor the first one feeds others.
+        """
+        first = {self[name].tensor: name for name in reversed(names)}
         sources: dict[ir.Value, set[str]] = {}
-        found = {}
+        found: dict[str, list[str]] = {}
         for node in self.graph.graph:
-            before = {name for value in used_values(node) for name in sources.get(value, ())}
+            passing = () if GRADIENTS.stops(node) else used_values(node)
+            before = {name for value in passing for name in sources.get(value, ())}
             for value in node.outputs:
-                name = tensors.get(str(value.name))
+                name = first.get(str(value.name))
                 sources[value] = before if name is None else {name}
                 if name is not None:
                     found[name] = [each for each in names if each in before]
-        return found
+        return {name: found[first[self[name].tensor]] for name in names}
 
     def _layer(self, name: str, value: ir.Value) -> Layer:
         tensor = str(value.name)

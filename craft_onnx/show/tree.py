@@ -62,7 +62,7 @@ class _Placed:
             yield from child.all()
 
 
-def concept_tree(title: str, concepts: Sequence[Node]) -> Figure:
+def concept_tree(title: str, concepts: Sequence[Node], crop: float = CROP) -> Figure:
     """Draw the tree; a branch is as wide as the concept it leads to is important for what it comes from.
 
     Parameters
@@ -71,12 +71,14 @@ def concept_tree(title: str, concepts: Sequence[Node]) -> Figure:
         Of the class.
     concepts : sequence of Node
         Its concepts, in order.
+    crop : float
+        Side of a crop, inches.
     """
     placed = _place(concepts, 1, 0)
     nodes = [node for root in placed for node in root.all()]
     crops = max((len(each.node.crops) for each in nodes), default=1)
-    width = max(crops, 3) * (CROP + GAP) - GAP + 2 * PAD
-    height = TEXT + CROP + 2 * PAD
+    width = max(crops * (crop + GAP), 3 * (CROP + GAP)) - GAP + 2 * PAD
+    height = TEXT + (crop if crops else 0) + 2 * PAD
     columns, rows = max(each.column for each in nodes), _rows(placed)
     size = (2 * MARGIN + ROOT_WIDTH + columns * (BETWEEN + width), 2 * MARGIN + rows * (height + PAD))
     with matplotlib.rc_context(_STYLE):
@@ -133,9 +135,10 @@ def _node(ax: Axes, left: float, top: float, width: float, height: float, node: 
     for text, below, font in ((node.title, 0.0, {"size": 9, "weight": "bold"}), (node.note, 0.19, {"size": 7.5})):
         shown = _fitting(text, width - 2 * PAD, FontProperties(**font))
         ax.text(left + PAD, top + PAD + below, _plain(shown), va="top", color=INK, **font)
+    side = height - TEXT - 2 * PAD
     for i, crop in enumerate(node.crops):
-        x, y = left + PAD + i * (CROP + GAP), top + PAD + TEXT
-        ax.imshow(crop, extent=(x, x + CROP, y + CROP, y), aspect="auto", interpolation="antialiased", zorder=4)
+        x, y = left + PAD + i * (side + GAP), top + PAD + TEXT
+        ax.imshow(crop, extent=(x, x + side, y + side, y), aspect="auto", interpolation="antialiased", zorder=4)
 
 
 def _box(ax: Axes, left: float, top: float, width: float, height: float, edge: str) -> None:

@@ -74,6 +74,7 @@ def command(model: Path, images: tuple[str, ...], names: tuple[str, ...], output
     sub-concepts NAME-METHOD-conceptN-K.
     """
     from craft_onnx.cli.classes import check_class
+    from craft_onnx.cli.map_files import placed
     from craft_onnx.cli.maps import explain_into
     from craft_onnx.files import check_new_folder, new_folder
     from craft_onnx.runtime.pictures import open_pictures
@@ -91,7 +92,7 @@ def command(model: Path, images: tuple[str, ...], names: tuple[str, ...], output
         written = explain_into(folder, opened, pictures, own, {**given, "craft": craft, "skip": ALL in chosen})
         (folder / "index.json").write_text(json.dumps(written, indent=1, allow_nan=False), encoding="utf-8")
     say(f"Wrote maps of {counted(len(written), 'picture')} to {output}")
-    result([_placed(one, output) for one in written])
+    result([placed(one, output) for one in written])
 
 
 def open_model(path: Path, given: dict[str, Any]) -> "SplitModel":
@@ -182,9 +183,3 @@ def _value(text: str) -> Any:
         return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
     except json.JSONDecodeError:
         return text
-
-
-def _placed(one: dict[str, Any], output: Path) -> dict[str, Any]:
-    """What was written of a picture, with the paths of the files as a user has them."""
-    maps = [{**each, "files": [str(output / name) for name in each["files"]]} for each in one["maps"]]
-    return {**one, "maps": maps, "sheet": one["sheet"] and str(output / one["sheet"])}

@@ -1,13 +1,14 @@
 """The files that `craft-onnx attribute` writes."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from craft_onnx.cli.explain import file_names
+from craft_onnx.cli.map_files import Written, described, overlay, tile, write_map, write_maps_page, write_sheet
 from craft_onnx.cli.messages import progress, say
 from craft_onnx.errors import CraftError, InputError
 
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from craft_onnx.runtime.model import SplitModel
     from craft_onnx.runtime.pictures import Pictures
 
-Written = dict[str, Any]
 TICKS = 100  # of the bar, for each picture and method
-SIDE = 256  # of a tile on a sheet, pixels
-PAGE_SIDE = 512
 DOUBTFUL = 0.05  # residuals above are worth a word
 
 
@@ -72,17 +70,17 @@ def _explain(
     logits = model.predict(x, given["batch_size"])
     fixed = given["craft"].class_id_ if given["craft"] else given["class_id"]
     classes = logits.argmax(axis=1) if fixed is None else np.full(len(x), fixed)
-    written = [_described(model, pictures[i][0], logits[i], int(classes[i])) for i in range(len(x))]
+    written = [described(model, pictures[i][0], logits[i], int(classes[i])) for i in range(len(x))]
     tiles: list[list[Any]] = [[] for _ in pictures]
     for found in _attributions(model, x, classes, chosen, given, bar):
         for i, (name, picture) in enumerate(pictures):
             written[i]["maps"].append(_write(folder, model, name, picture, found, i))
-            tiles[i].append(_overlay(model, _tile(picture), found.attribution, i))
+            tiles[i].append(overlay(model, tile(picture), _visible(found.attribution, i)))
     if not tiles[0]:
         raise InputError("None of the methods can explain this model.", "Ask for one of them, which says why.")
     if len(tiles[0]) > 1:
         for one, (name, picture), overlays in zip(written, pictures, tiles, strict=True):
-            one["sheet"] = _write_sheet(folder, name, picture, overlays, [_titled(each) for each in one["maps"]])
+            one["sheet"] = write_sheet(folder, name, picture, overlays, [_titled(each) for each in one["maps"]])
     return written
 
 
@@ -158,26 +156,10 @@ def _doubt(one: Found) -> None:
         say(f"{one.label}: a map misses the change that it is to add up to by {missed}; more --steps come closer.")
 
 
-def _described(model: "SplitModel", name: str, logits: Any, class_id: int) -> Written:
-    """What is explained of a picture; its maps are to be added."""
-    label = model.class_names[class_id] if model.class_names and class_id < len(model.class_names) else None
-    return {
-        "picture": name,
-        "predicted": int(logits.argmax()),
-        "explained": int(class_id),
-        "name": label,
-        "maps": [],
-        "sheet": None,
-    }
-
-
 def _write(folder: Path, model: "SplitModel", name: str, picture: Any, one: Found, i: int) -> Written:
     """The files of one map, as JSON values."""
-    from craft_onnx.show.overlay import write_png
-
-    found, files = one.attribution, [f"{name}-{one.label}.png", f"{name}-{one.label}.npy"]
-    write_png(folder / files[0], _overlay(model, picture, found, i))
-    np.save(folder / files[1], found.maps[i])
+    found = one.attribution
+    files = write_map(folder, model, f"{name}-{one.label}", picture, found.maps[i], _visible(found, i))
     residual = None if found.residual is None else float(found.residual[i])
     fields = {name: value for name, value in found.to_json().items() if name != "values"}
     return {**fields, **one.concept, "value": float(found.values[i]), "residual": residual, "files": files}
@@ -192,38 +174,18 @@ def _titled(one: Written) -> str:
     return f"{one['method']}, {kind} {one['concept']}{name}"
 
 
-def _overlay(model: "SplitModel", picture: Any, found: "Attribution", i: int) -> Any:
+def _visible(found: "Attribution", i: int) -> Any:
+    """A map as it is drawn: that of a method whose zero means nothing from its least value on."""
     from craft_onnx.attribution.registry import METHODS
-    from craft_onnx.show.attributions import attribution_overlay, smoothed
 
-    relative = METHODS[found.method].relative
-    values = found.maps[i] - found.maps[i].min() if relative else found.maps[i]
-    return attribution_overlay(picture, model.to_picture(smoothed(values)[None], [picture.shape[:2]])[0], smooth=0)
-
-
-def _tile(picture: Any) -> Any:
-    from craft_onnx.report.images import shrunk
-
-    return shrunk(picture, SIDE)
-
-
-def _write_sheet(folder: Path, name: str, picture: Any, overlays: list[Any], labels: list[str]) -> str:
-    from craft_onnx.show.attributions import attribution_sheet
-    from craft_onnx.show.overlay import write_png
-
-    write_png(folder / f"{name}.png", attribution_sheet(picture, overlays, ["picture", *labels], side=SIDE))
-    return f"{name}.png"
+    return found.maps[i] - found.maps[i].min() if METHODS[found.method].relative else found.maps[i]
 
 
 def _write_page(folder: Path, written: list[Written]) -> None:
     """A page with the maps of every picture."""
-    from craft_onnx.report.content import Page, Section
-    from craft_onnx.report.page import write_page
-
     first = written[0]["maps"][0]
-    sections = [Section(one["picture"], [_sentence(one)], illustrations=_Shown(folder, one)) for one in written]
     facts = {"pictures": len(written), "provider": first["provider"], "seed": first["seed"]}
-    write_page(folder, Page("Attributions", facts=facts, sections=sections))
+    write_maps_page(folder, "Attributions", facts, written, _sentence, _caption)
 
 
 def _sentence(one: Written) -> str:
@@ -238,22 +200,7 @@ def _concepts(parent: dict[str, Any] | None) -> str:
     return "concepts" if parent is None else f"sub-concepts of concept {parent['concept']} at {parent['cut']}"
 
 
-class _Shown(Sequence[Any]):
-    """The maps of a picture as illustrations of a page, read when they are asked for."""
-
-    def __init__(self, folder: Path, one: Written) -> None:
-        self._folder, self._maps = folder, one["maps"]
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __getitem__(self, index: Any) -> Any:
-        from craft_onnx.report.content import Illustration
-        from craft_onnx.report.images import shrunk
-        from craft_onnx.runtime.pictures import open_pictures
-
-        one = self._maps[index]
-        picture = shrunk(open_pictures(self._folder / one["files"][0])[0], PAGE_SIDE)
-        residual = "" if one["residual"] is None else f", residual {one['residual']:.1e}"
-        value = f", value {one['value']:.4g}" if "concept" in one else ""
-        return Illustration(picture, _titled(one) + value + residual)
+def _caption(one: Written) -> str:
+    residual = "" if one["residual"] is None else f", residual {one['residual']:.1e}"
+    value = f", value {one['value']:.4g}" if "concept" in one else ""
+    return _titled(one) + value + residual

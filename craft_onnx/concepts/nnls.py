@@ -7,6 +7,7 @@ its own guess, and rows whose guesses have equally many unknowns are solved in o
 does not come to an end fall back to the active set method of Lawson & Hanson (1974), which does.
 """
 
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -64,9 +65,9 @@ def nnls(a: ArrayLike, w: ArrayLike, ridge: float = 0.0) -> Array:
         return u
     problem = _Problem(w[alive] / lengths[alive, None], ridge / lengths[alive] ** 2)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
-    posed = ((a[rows], problem.target(a[rows])) for rows in chunks)
-    # Other threads solve while this one multiplies; for one chunk, as of a picture, that would only take time.
-    solved = ahead(problem.solve, posed) if len(chunks) > 1 else map(problem.solve, posed)
+    some = (a[rows] for rows in chunks)
+    # For one chunk, as of a picture, threads would only take time.
+    solved = ahead(problem.solve, some, os.cpu_count() or 1) if len(chunks) > 1 else map(problem.solve, some)
     for rows, found in zip(chunks, solved, strict=True):
         u[rows, alive] = found / lengths[alive]
     return u
@@ -124,14 +125,14 @@ class _Problem:
 
     def target(self, a: NDArray[np.floating]) -> Array:
         """A W^T (n, k); what is not finite in A is not finite there either."""
-        target = np.concatenate([(self.w @ block.T).T for _, block in _blocks(a)])
+        target = np.concatenate([_times(block, self.w.T) for _, block in _blocks(a)])
         if not np.isfinite(target).all():
             _finite(a, "activations")
         return target
 
-    def solve(self, posed: tuple[NDArray[np.floating], Array]) -> Array:
-        """U (n, k) for rows of A and their target, in the units of the scaled W."""
-        a, target = posed
+    def solve(self, a: NDArray[np.floating]) -> Array:
+        """U (n, k) for rows of A, in the units of the scaled W."""
+        target = self.target(a)
         u, solved = pivot(self.gram, target, self.inverse)
         for row in np.flatnonzero(~solved):
             u[row] = active_set(self.gram, target[row])
@@ -140,7 +141,8 @@ class _Problem:
     def _refined(self, a: NDArray[np.floating], u: Array) -> Array:
         """One step of iterative refinement on each row's support, with the residual of A and not of the Gram matrix."""
         passive = u > 0
-        target = np.concatenate([(block - u[rows] @ self.w) @ self.w.T for rows, block in _blocks(a)]) - u * self.ridge
+        rest = (_times(block - _times(u[rows], self.w), self.w.T) for rows, block in _blocks(a))
+        target = np.concatenate(list(rest)) - u * self.ridge
         return np.maximum(u + solve_supports(self.gram, target, passive), 0.0)
 
 
@@ -175,12 +177,15 @@ def _descended(gram: Array, target: Array, inverse: Array) -> Array:
     return u.swapaxes(1, 2).reshape(-1, len(gram))[: len(target)]
 
 
-def _times(rows: Array, square: Array) -> Array:
-    """Rows (n, k) times a matrix (k, k), in pieces so small that BLAS takes one thread for each."""
-    size = max(1, SERIAL // square.size)
+def _times(rows: Array, matrix: Array) -> Array:
+    """Rows (n, p) times a matrix (p, k), in pieces so small that BLAS takes one thread for each.
+
+    Chunks are solved side by side: BLAS with threads of its own would have more of them than there are cores.
+    """
+    size = max(1, SERIAL // matrix.size)
     whole = len(rows) // size * size
-    stacks = rows[:whole].reshape(-1, size, rows.shape[1]) @ square
-    return np.concatenate([stacks.reshape(-1, rows.shape[1]), rows[whole:] @ square])
+    stacks = rows[:whole].reshape(-1, size, rows.shape[1]) @ matrix
+    return np.concatenate([stacks.reshape(-1, matrix.shape[1]), rows[whole:] @ matrix])
 
 
 def _wrong(gram: Array, target: Array, u: Array, passive: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -5,35 +5,31 @@ Achtibat et al. 2023, sections "Relevance Maximization" and "Reference samples".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.attribution.model import Progress, batches
+from craft_onnx.attribution.model import Progress
 from craft_onnx.attribution.targets import check_range
 from craft_onnx.errors import InputError
-from craft_onnx.graph.reverse.rule_sets import rule_set
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.attribution import CondAttribution
 from craft_onnx.relevance.best import Best
+from craft_onnx.relevance.cache import ImageCache
+from craft_onnx.relevance.composite import composite_of, described
 from craft_onnx.relevance.concepts import Concept, MaxTarget, numbers
 from craft_onnx.relevance.maximization import MODES, SAMPLES, Mode
-from craft_onnx.relevance.one_position import OnePosition
+from craft_onnx.relevance.references import Look, PlotFunction, Portrait, Ranked, Start
 from craft_onnx.relevance.samples import Batch, Samples
 from craft_onnx.relevance.store import COLLECTED, Belongs, Findings, Stored, collect, part_path, read
 from craft_onnx.runtime.batches import BATCH_SIZE
 from craft_onnx.show.references import vis_img_heatmap
 
 Array = NDArray[Any]
-Start = Literal["relevance", "activation"]
-# From pictures, their heatmaps and whether to crop to the receptive field to what is shown of them.
-PlotFunction = Callable[..., Any]
-Ranked = tuple[Array, Array, Array]  # samples, values and positions, the best first
 
 
 class FeatureVisualization:
@@ -79,7 +75,7 @@ class FeatureVisualization:
         max_target: MaxTarget = "sum",
         abs_norm: bool = True,
         path: str | Path = "FeatureVisualization",
-        cache: Any = None,
+        cache: ImageCache | None = None,
         *,
         samples: int = SAMPLES,
     ) -> None:
@@ -140,7 +136,7 @@ class FeatureVisualization:
     ) -> Path:
         """Find the best samples of a range, as one part of several; parameters and errors are those of `run`."""
         start, end = self._range(data_start, data_end)
-        rules = _composite_of(composite)
+        rules = composite_of(composite)
         belongs, path = self._belongs(rules), part_path(self.path, start, end)
         findings, done = Findings(self.settings), start
         if path.exists():
@@ -216,9 +212,9 @@ class FeatureVisualization:
             If there is no such concept, layer or rank, or `rf` is asked for without a composite; or before `run`.
         """
         best = self.best(layer_name, mode)
-        look = _look(r_range, composite, rf, plot_fn, batch_size, start, len(best.data))
-        ranks = {concept: best.of_concept(concept, *look.r_range) for concept in self._chosen(concept_ids, best)}
-        return self._shown(ranks, layer_name, f"max_{mode}", look)
+        look = Look(r_range, _rules(composite), rf, plot_fn, batch_size, start)
+        ranks = {concept: self._ranked(best, concept, look) for concept in self._chosen(concept_ids, best)}
+        return self._portrait(layer_name).shown(ranks, f"max_{mode}", look)
 
     def get_stats_reference(
         self,
@@ -241,10 +237,11 @@ class FeatureVisualization:
             By class.
         """
         self._chosen(concept_id, self.best(layer_name, mode))
-        look, found = _look(r_range, composite, rf, plot_fn, batch_size, start, self.settings["samples"]), {}
+        look, found = Look(r_range, _rules(composite), rf, plot_fn, batch_size, start), {}
         for target in map(int, np.atleast_1d(np.asarray(targets))):
-            ranks = {concept_id: self._of_class(layer_name, mode, target).of_concept(concept_id, *look.r_range)}
-            found[target] = self._shown(ranks, layer_name, f"stats_{mode}_{target}", look, target)[concept_id]
+            ranks = {concept_id: self._ranked(self._of_class(layer_name, mode, target), concept_id, look)}
+            shown = self._portrait(layer_name).shown(ranks, f"stats_{mode}", replace(look, target=target))
+            found[target] = shown[concept_id]
         return found
 
     def compute_stats(
@@ -311,7 +308,7 @@ class FeatureVisualization:
         files = self.attribution.model.manifest.files
         model = "+".join(files[name] for name in ("model.onnx", "weights.bin") if name in files)
         layers = {layer: concept.describe() for layer, concept in self.layer_map.items()}
-        composite = None if rules is None else _describe(rules)
+        composite = None if rules is None else described(rules)
         return Belongs(model, self.samples.fingerprint, len(self.samples), composite, layers, self.settings)
 
     def _take(self, findings: Findings, batch: Batch | None, rules: Rules, batch_size: int) -> None:
@@ -355,106 +352,19 @@ class FeatureVisualization:
         check_range(chosen, best.data.shape[1], "concept")
         return [int(concept) for concept in chosen]
 
-    def _shown(
-        self, ranks: Mapping[int, Ranked], layer_name: str, kind: str, look: _Look, target: int | None = None
-    ) -> dict[int, Any]:
-        """Pictures of the samples of each concept, from the cache where they are there."""
-        if look.composite is None:
-            if look.rf:
-                raise InputError(
-                    "What a position sees is found by relevance, and no rules are given.", "Give composite=."
-                )
-            return {concept: self._pictures(data) for concept, (data, _, _) in ranks.items()}
-        if self.cache is None or look.plot_fn is None:
-            return {concept: self._drawn(concept, layer_name, one, look, target) for concept, one in ranks.items()}
-        key = look.key(layer_name, kind, self._belongs())
-        found, missing = self.cache.load(list(ranks), **key)
-        made = {concept: self._drawn(concept, layer_name, ranks[concept], look, target) for concept in missing}
-        self.cache.save(made, **key)
-        return {concept: made[concept] if concept in made else found[concept] for concept in ranks}
+    def _ranked(self, best: Best, concept: int, look: Look) -> Ranked:
+        """A concept's samples at the ranks asked for; InputError where there are none."""
+        ranked = best.of_concept(concept, *look.r_range)
+        if not len(ranked[0]):
+            kept = len(best.of_concept(concept, 0, len(best.data))[0])
+            raise InputError(f"r_range {look.r_range} is no range of the {kept} best samples.", "Give such as (0, 8).")
+        return ranked
 
-    def _pictures(self, data: Array) -> list[Array]:
-        return [self.samples.picture(int(index)) for index in data]
-
-    def _drawn(self, concept: int, layer_name: str, ranked: Ranked, look: _Look, target: int | None) -> Any:
-        """What the plot function makes of a concept's samples and their heatmaps."""
-        data, _, positions = ranked
-        parts = [
-            self._heatmaps(concept, layer_name, data[rows], positions[rows], look, target)
-            for rows in batches(len(data), look.batch_size)
-        ]
-        pictures, heatmaps = self._pictures(data), np.concatenate(parts)
-        return (pictures, heatmaps) if look.plot_fn is None else look.plot_fn(pictures, heatmaps, look.rf)
-
-    def _heatmaps(
-        self, concept: int, layer_name: str, data: Array, positions: Array, look: _Look, target: int | None
-    ) -> Array:
-        """The relevance (n, H, W) of samples through a concept."""
-        batch = self.samples.read(data, strict=True)
-        assert batch is not None and look.composite is not None
-        if target is not None:
-            batch = replace(batch, targets=[[target]] * len(batch.x))
-        notion = self._concept(layer_name)
-        (found,) = self.attribution.generate(
-            batch.x,
-            [{layer_name: [concept]}],
-            look.composite,
-            mask_map=OnePosition(notion, positions) if look.rf else notion,
-            start_layer=layer_name if look.start == "activation" else None,
-            init_rel=None if look.start == "activation" else batch.start,
-        )
-        return found.heatmap
+    def _portrait(self, layer_name: str) -> Portrait:
+        belongs = self._belongs()
+        origin = f"{belongs.model} {belongs.data}"
+        return Portrait(self.attribution, self.samples, layer_name, self._concept(layer_name), self.cache, origin)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """How references are shown."""
-
-    r_range: tuple[int, int]
-    composite: Rules | None
-    rf: bool
-    plot_fn: PlotFunction | None
-    batch_size: int
-    start: Start
-
-    def key(self, layer_name: str, kind: str, belongs: Belongs) -> dict[str, Any]:
-        """What pictures in the cache are known by; of another model or data set they are others."""
-        assert self.composite is not None
-        rules = json.dumps([_describe(self.composite), self.start, belongs.model, belongs.data], sort_keys=True)
-        name = getattr(self.plot_fn, "__name__", repr(self.plot_fn))
-        return {
-            "layer_name": layer_name,
-            "mode": kind,
-            "r_range": self.r_range,
-            "composite": rules,
-            "rf": self.rf,
-            "f_name": "references",
-            "plot_f_name": name,
-        }
-
-
-def _look(
-    r_range: tuple[int, int],
-    composite: str | Rules | None,
-    rf: bool,
-    plot_fn: PlotFunction | None,
-    batch_size: int,
-    start: Start,
-    kept: int,
-) -> _Look:
-    """InputError where there are no such ranks, or no such start."""
-    first, last = r_range
-    if not 0 <= first < min(last, kept):
-        raise InputError(f"r_range {r_range} is no range of the {kept} best samples.", "Give such as (0, 8).")
-    if start not in ("relevance", "activation"):
-        raise InputError(f"Heatmaps do not start from {start!r}.", "Take 'relevance' or 'activation'.")
-    rules = None if composite is None else _composite_of(composite)
-    return _Look((int(first), int(last)), rules, rf, plot_fn, batch_size, start)
-
-
-def _composite_of(composite: str | Rules) -> Rules:
-    return rule_set(composite) if isinstance(composite, str) else composite
-
-
-def _describe(rules: Rules) -> dict[str, Any]:
-    return {"name": rules.name}
+def _rules(composite: str | Rules | None) -> Rules | None:
+    return None if composite is None else composite_of(composite)

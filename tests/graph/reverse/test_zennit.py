@@ -49,7 +49,12 @@ NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "densenet121")
 # Excitation backprop is about what convolutions and dense layers pass on: here all else passes on what it gets, so that
 # relevance is conserved; there it has its derivative.
 DERIVATIVES = [(kind, GRADIENTS.find(ir.node(kind, []))) for kind in ("Relu", "Clip", "BatchNormalization")]
-OPTIONS = {"epsilon_gamma_box": {"low": LOW, "high": HIGH}, "excitation_backprop": {"layer_map": DERIVATIVES}}
+OPTIONS = {
+    "epsilon_gamma_box": {"low": LOW, "high": HIGH},
+    "excitation_backprop": {"layer_map": DERIVATIVES},
+}
+# There, what could not be merged passes all on; here, what it adds takes its share.
+UNMERGED = {"layer_map": [("BatchNormalization", Pass())]}
 
 
 @functools.cache
@@ -75,6 +80,7 @@ def test_rule(operator, name):
 @pytest.mark.parametrize("name", COMPOSITES)
 @pytest.mark.parametrize("net", NETWORKS)
 def test_composite(net, name):
-    rules = COMPOSITES[name](**OPTIONS.get(name, {}))
+    unmerged = UNMERGED if net == "densenet121" and name.startswith("epsilon") else {}
+    rules = COMPOSITES[name](**OPTIONS.get(name, {}), **unmerged)
     found = relevance(network(f"network/{net}"), rules, RECORDED["network/x"], RECORDED["network/start"])
     assert_close(found[..., ::EVERY, ::EVERY], RECORDED[f"network/{net}/{name}"], DEEP, name)

@@ -27,7 +27,11 @@ from craft_onnx.graph.reverse.relevance.matching import (
     any_of,
     first_linear,
     gate_of,
+    is_bias,
     is_gated,
+    is_prepared,
+    is_scaled,
+    is_shifted,
     is_sum,
 )
 from craft_onnx.graph.reverse.relevance.rules import (
@@ -102,13 +106,20 @@ def gated(step: Step, relevance: Tensor) -> list[Tensor | None]:
     return [relevance * 0.5 if all(step.wanted) else relevance] * 2
 
 
-def base(stabilizer: float = EPSILON) -> LayerMap:
-    """The last rows of composites of relevance: activations pass it on, sums and averages divide it."""
+def base(stabilizer: float = EPSILON, zero_params: Parameters | None = None) -> LayerMap:
+    """The last rows of composites of relevance.
+
+    Activations and scales pass it on, sums and averages divide it; so do shifts, whose constants take their share as
+    biases do. A bias behind a product is its rule's affair. In front of the first layer, which may have a rule that is
+    not about the data, scales and shifts only prepare these.
+    """
+    shift = Pass() if "bias" in (zero_params or ()) else Norm(stabilizer)
+    passing = [any_of(ACTIVATIONS), is_bias, is_prepared, is_scaled]
+    dividing = [is_sum, any_of(AVERAGES)]
     return [
-        (any_of(ACTIVATIONS), Pass()),
-        (is_sum, Norm(stabilizer)),
-        (any_of(AVERAGES), Norm(stabilizer)),
-        (any_of("BatchNormalization"), Pass()),
+        *((matches, Pass()) for matches in passing),
+        *((matches, Norm(stabilizer)) for matches in dividing),
+        (is_shifted, shift),
         (is_gated, gated),
     ]
 
@@ -244,7 +255,13 @@ class _Layered(Composite):
         """The user's rows, the first layer's, convolutions', dense layers', and the base."""
         own = [(CONVOLUTIONS, self.convolution), (DENSE, self.dense)]
         first = [] if self.first is None else [(first_linear, self.first)]
-        return [*_firsts(self.first_map or ()), *(self.layer_map or ()), *first, *own, *base(self.stabilizer)]
+        return [
+            *_firsts(self.first_map or ()),
+            *(self.layer_map or ()),
+            *first,
+            *own,
+            *base(self.stabilizer, self.zero_params),
+        ]
 
     @property
     def convolution(self) -> Rule:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.gradients.masks import below
+from craft_onnx.graph.reverse.relevance.matching import sum_behind
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
@@ -104,6 +105,17 @@ def stabilized(z: Tensor, epsilon: float = EPSILON) -> Tensor:
     return z + epsilon - (2 * epsilon) * below(z, 0)
 
 
+def with_bias(step: Step) -> Step:
+    """A product with the bias that is added behind it: as one more input, in the output."""
+    add = sum_behind(step.node)
+    if add is None:
+        return step
+    tensor = step.y.emitter.tensor
+    biases = tuple(tensor(value) for value in add.inputs if value is not None and value is not step.y.value)
+    y = tensor(add.outputs[0])
+    return replace(step, inputs=(*step.inputs, *biases), outputs=(y,), wanted=(*step.wanted, False))
+
+
 def propagate(step: Step, shares: Sequence[Share], relevance: Tensor, epsilon: float, biased: bool) -> Tensor:
     """The relevance of the data of a linear operator.
 
@@ -137,12 +149,15 @@ def _changed(step: Step, part: Part, biased: bool) -> Step | None:
     data = part.data(step.input(position))
     if data is None:
         return None
-    inputs: list[Tensor | None] = [_parameter(step, place, part, biased) for place in range(len(step.inputs))]
+    inputs: list[Tensor | None] = [_parameter(step, place, part, biased) for place in range(len(step.node.inputs))]
     inputs[position] = data
     while inputs[-1] is None:
         inputs.pop()
     attributes = {name: attribute.value for name, attribute in step.node.attributes.items()}
     y = getattr(op, step.node.op_type)(*inputs, **attributes).shaped_like(step.y)
+    for bias in step.inputs[len(step.node.inputs) :]:
+        added = part.bias(bias) if biased and bias is not None else None
+        y = y if added is None else (y + added).shaped_like(step.y)
     return replace(step, inputs=tuple(inputs), outputs=(y,), wanted=step.wanted[: len(inputs)])
 
 
@@ -151,7 +166,8 @@ def _parameter(step: Step, position: int, part: Part, biased: bool) -> Tensor | 
     if tensor is None:
         return None
     if BIAS.get(step.node.op_type) != position:
-        return part.weights(tensor)
+        weights = part.weights(tensor)
+        return tensor * 0.0 if weights is None else weights  # the operator cannot do without
     return part.bias(tensor) if biased else None
 
 

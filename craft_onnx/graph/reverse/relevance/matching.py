@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -10,12 +10,15 @@ import onnx_ir as ir
 from craft_onnx.errors import InputError
 from craft_onnx.graph.names import find_tensor, layer_of, layers_of
 from craft_onnx.graph.paths import components
+from craft_onnx.graph.reverse.tensor import FORWARD_KEY
 from craft_onnx.graph.values import constant, operators
 
 Match = Callable[[ir.Node], bool]
 
 CONVOLUTIONS = operators("Conv ConvTranspose")
 DENSE = operators("Gemm MatMul Einsum")
+# A bias is added behind them, by an Add.
+UNBIASED = operators("MatMul Einsum")
 ACTIVATIONS = operators(
     "Relu LeakyRelu PRelu ThresholdedRelu Elu Selu Celu Clip Sigmoid HardSigmoid Tanh Gelu Swish HardSwish Mish "
     "Softplus Softsign Shrink Erf Dropout Identity"
@@ -81,6 +84,50 @@ def is_sum(node: ir.Node) -> bool:
     return node.op_type in ("Add", "Sum", "Sub", "Mean") and sum(constant(value) is None for value in node.inputs) > 1
 
 
+def is_scaled(node: ir.Node) -> bool:
+    """Whether a node multiplies by a constant, or changes the sign."""
+    return node.op_type == "Neg" or _with_constant(node, ("Mul",)) or (node.op_type == "Div" and _fixed(node)[1])
+
+
+def is_shifted(node: ir.Node) -> bool:
+    """Whether a node adds a constant: on its own, or as BatchNormalization that nothing could be merged with."""
+    return node.op_type == "BatchNormalization" or _with_constant(node, ("Add", "Sub"))
+
+
+def is_prepared(node: ir.Node) -> bool:
+    """Whether a node scales or shifts pictures: no convolution or matrix product comes before it."""
+    return (is_scaled(node) or is_shifted(node)) and not _behind_linear(node)
+
+
+def _behind_linear(node: ir.Node) -> bool:
+    for one in node.graph or ():
+        if one is node or is_linear(one):
+            return one is not node
+    return False
+
+
+def _with_constant(node: ir.Node, kinds: Sequence[str]) -> bool:
+    return node.op_type in kinds and sum(_fixed(node)) == 1
+
+
+def _fixed(node: ir.Node) -> list[bool]:
+    return [constant(value) is not None for value in node.inputs]
+
+
+def sum_behind(product: ir.Node) -> ir.Node | None:
+    """The Add of a constant to a product of an operator that has no bias of its own, if nothing else reads that."""
+    readers = [node for node in product.outputs[0].consumers() if FORWARD_KEY not in node.metadata_props]
+    if len(readers) != 1 or product.op_type not in UNBIASED or not is_linear(product):
+        return None
+    return readers[0] if _with_constant(readers[0], ("Add",)) else None
+
+
+def is_bias(node: ir.Node) -> bool:
+    """Whether a node adds the bias of a product."""
+    makers = (None if value is None else value.producer() for value in node.inputs)
+    return any(sum_behind(product) is node for product in makers if product is not None)
+
+
 def is_gated(node: ir.Node) -> bool:
     """Whether a node multiplies what is computed with what is computed."""
     return node.op_type == "Mul" and all(constant(value) is None for value in node.inputs)
@@ -94,7 +141,20 @@ def gate_of(node: ir.Node) -> int | None:
 
 def _is_gate(value: ir.Value | None) -> bool:
     producer = None if value is None else value.producer()
-    if producer is None or producer.op_type in GATES:
+    if producer is None or producer.op_type in GATES or _is_hard_sigmoid(producer):
         return producer is not None
     computed = [one for one in producer.inputs if one is not None and constant(one) is None]
     return producer.op_type in BETWEEN and len(computed) == 1 and _is_gate(computed[0])
+
+
+def _is_hard_sigmoid(node: ir.Node) -> bool:
+    """Whether a node is max(0, min(c, x + c / 2)): with 6 for c and a sixth of it, what Keras makes of it."""
+    add = node.inputs[0].producer() if node.op_type == "Clip" and node.inputs[0] is not None else None
+    if add is None or not _with_constant(add, ("Add",)):
+        return False
+    bounds = [constant(value) for value in node.inputs[1:3]]
+    numbers = [*bounds, *(array for value in add.inputs if (array := constant(value)) is not None)]
+    if len(numbers) != 3 or any(one is None or one.size != 1 for one in numbers):
+        return False
+    low, high, shift = (float(one.item()) for one in numbers if one is not None)
+    return low == 0 and high == 2 * shift

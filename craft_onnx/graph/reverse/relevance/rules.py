@@ -27,6 +27,7 @@ from craft_onnx.graph.reverse.relevance.linear import (
     same,
     square,
     stabilized,
+    with_bias,
 )
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -63,7 +64,8 @@ class LinearRule:
 
     def __call__(self, step: Step, relevance: Tensor) -> list[Tensor | None]:
         """The relevance of every input: of the data, and None for parameters."""
-        found = propagate(step, self.shares(step), relevance, self.epsilon, biased="bias" not in self._left_out)
+        whole = with_bias(step)
+        found = propagate(whole, self.shares(whole), relevance, self.epsilon, biased="bias" not in self._left_out)
         return [found if wanted else None for wanted in step.wanted]
 
     def shares(self, step: Step) -> Sequence[Share]:

@@ -26,6 +26,8 @@ COMMANDS = {
     "decompose": "Find what a concept of a bundle is made of at an earlier layer.",
     "explain": "Explain pictures with the concepts of a bundle.",
     "attribute": "Show which pixels matter for a class, by any attribution method.",
+    "relevance": "Show which pixels a class rests on, through chosen channels or concepts.",
+    "references": "Find the pictures of a set that speak for each channel of a layer.",
     "name": "Name a concept of a bundle.",
     "check": "Print versions and providers, and test this installation.",
     "demo": "Explain a model with a known shortcut, and check that it is found.",

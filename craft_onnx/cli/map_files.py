@@ -1,17 +1,28 @@
 """Files and pages of maps over pictures."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from craft_onnx.cli.explain import file_names
+
 if TYPE_CHECKING:
     from craft_onnx.runtime.model import SplitModel
+    from craft_onnx.runtime.pictures import Pictures
 
 Written = dict[str, Any]
 SIDE = 256  # of a tile on a sheet, pixels
 PAGE_SIDE = 512
+
+
+def named_batches(pictures: "Pictures", batch_size: int) -> Iterator[list[tuple[str, Any]]]:
+    """The pictures that can be read, some at a time, each with a name for its files."""
+    names, stream = file_names(pictures.names), pictures.readable()
+    while some := list(itertools.islice(stream, batch_size)):
+        yield [(names[i], picture) for i, picture in some]
 
 
 def described(model: "SplitModel", name: str, logits: Any, class_id: int | None) -> Written:

@@ -1,14 +1,21 @@
 """The files that `craft-onnx attribute` writes."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from craft_onnx.cli.explain import file_names
-from craft_onnx.cli.map_files import Written, described, overlay, tile, write_map, write_maps_page, write_sheet
+from craft_onnx.cli.map_files import (
+    Written,
+    described,
+    named_batches,
+    overlay,
+    tile,
+    write_map,
+    write_maps_page,
+    write_sheet,
+)
 from craft_onnx.cli.messages import progress, say
 from craft_onnx.errors import CraftError, InputError
 
@@ -47,12 +54,11 @@ def explain_into(
     `given` are the command's options; with "skip", methods that this model cannot do are left out, and with "craft",
     its "concepts" are explained.
     """
-    names, written = file_names(pictures.names), []
+    written: list[Written] = []
     total = len(pictures) * len(chosen) * TICKS
     with progress(range(total), "Attributing", total) as bar:
-        stream = pictures.readable()
-        while some := list(itertools.islice(stream, given["batch_size"])):
-            written += _explain(folder, model, [(names[i], picture) for i, picture in some], chosen, given, bar)
+        for some in named_batches(pictures, given["batch_size"]):
+            written += _explain(folder, model, some, chosen, given, bar)
     _write_page(folder, written)
     return written
 

@@ -16,6 +16,8 @@ FENCE = re.compile(r"^```(\w*)(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a page needs to be tested and does not show: <!-- test, lines of Python, -->.
 HIDDEN = re.compile(r"^<!-- test\n(.*?)^-->", re.MULTILINE | re.DOTALL)
 SHELLS = ("console", "bash", "sh", "shell")
+# What stands between commands, outside of quotes.
+SEPARATOR = r"""(?:&&|;)(?=(?:[^"]*"[^"]*")*[^"]*$)"""
 FRAMEWORKS = ("torch", "tensorflow")
 
 
@@ -48,7 +50,7 @@ def commands(text):
     """The arguments of every `craft-onnx` command in blocks for a shell and in `code`, one list a command."""
     shell = [line for _, _, code in blocks(text, *SHELLS) for line in joined(code).splitlines()]
     inline = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
-    for part in [part for line in [*shell, *inline] for part in re.split(r"&&|;", line)]:
+    for part in [part for line in [*shell, *inline] for part in re.split(SEPARATOR, line)]:
         yield from arguments_of(part.strip().removeprefix("$ "))
 
 

@@ -187,6 +187,20 @@ def part_path(folder: Path, start: int, end: int) -> Path:
     return folder / f"part-{start:08d}-{end:08d}.npz"
 
 
+def ranges_to_see(folder: Path, start: int, end: int) -> list[tuple[int, int]]:
+    """Ranges that together are the samples from `start` to before `end`: those of parts there are, and the gaps."""
+    parts = sorted(_range_of(path) for path in folder.glob("part-*.npz"))
+    within = [part for part in parts if part[0] < end and part[1] > start]
+    bounds = [(start, start), *within, (end, end)]
+    gaps = [(before[1], after[0]) for before, after in itertools.pairwise(bounds) if before[1] < after[0]]
+    return sorted([*within, *gaps])
+
+
+def _range_of(path: Path) -> tuple[int, int]:
+    _, first, last = path.stem.split("-")
+    return int(first), int(last)
+
+
 def collect(folder: Path, belongs: Belongs) -> Path:
     """Merge all parts in a folder, and write the whole beside them.
 

@@ -25,7 +25,7 @@ from craft_onnx.relevance.concepts import Concept, MaxTarget, numbers
 from craft_onnx.relevance.maximization import MODES, SAMPLES, Mode
 from craft_onnx.relevance.references import Look, PlotFunction, Portrait, Ranked, Start
 from craft_onnx.relevance.samples import Batch, Samples
-from craft_onnx.relevance.store import COLLECTED, Belongs, Findings, Stored, collect, part_path, read
+from craft_onnx.relevance.store import COLLECTED, Belongs, Findings, Stored, collect, part_path, ranges_to_see, read
 from craft_onnx.runtime.batches import BATCH_SIZE
 from craft_onnx.show.references import vis_img_heatmap
 
@@ -99,6 +99,8 @@ class FeatureVisualization:
     ) -> Path:
         """Find the best samples of every concept, in one pass over the data set for all layers.
 
+        What parts in the folder have seen already is not looked at again; one that was interrupted goes on.
+
         Parameters
         ----------
         composite : str or Rules
@@ -122,7 +124,10 @@ class FeatureVisualization:
         InputError
             If there are no such samples, or the folder holds findings of another model, data set or settings.
         """
-        self.run_distributed(composite, data_start, data_end, batch_size, checkpoint, progress)
+        start, end = self._range(data_start, data_end)
+        for first, last in ranges_to_see(self.path, start, end):
+            told = progress and _shifted(progress, first - start, end - start)
+            self.run_distributed(composite, first, last, batch_size, checkpoint, told)
         return self.collect_results()
 
     def run_distributed(
@@ -164,6 +169,11 @@ class FeatureVisualization:
             raise InputError(f"There is no mode {mode!r}.", f"Take one of {', '.join(MODES)}.")
         self._concept(layer_name)
         return self._findings().maximization[mode].best[layer_name]
+
+    @property
+    def seen(self) -> int:
+        """How many samples were looked at; InputError before `run`."""
+        return sum(last - first for first, last in self._stored().ranges)
 
     def get_max_reference(
         self,
@@ -325,7 +335,7 @@ class FeatureVisualization:
                 values, positions = findings.maximization[mode].analyze(layer, concept, found, batch.indices)
                 findings.statistics[mode].analyze(layer, values, positions, batch.indices, targets)
 
-    def _findings(self) -> Findings:
+    def _stored(self) -> Stored:
         """What lies in the folder, read again when the file has changed."""
         path = self.path / COLLECTED
         if not path.is_file():
@@ -333,7 +343,10 @@ class FeatureVisualization:
         changed = path.stat().st_mtime_ns
         if self._found is None or self._found[0] != changed:
             self._found = changed, read(path, self._belongs())
-        return self._found[1].findings
+        return self._found[1]
+
+    def _findings(self) -> Findings:
+        return self._stored().findings
 
     def _of_class(self, layer_name: str, mode: Mode, target: int) -> Best:
         statistics = self._findings().statistics[mode]
@@ -368,3 +381,8 @@ class FeatureVisualization:
 
 def _rules(composite: str | Rules | None) -> Rules | None:
     return None if composite is None else composite_of(composite)
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    """Progress of a part as that of the whole."""
+    return lambda done, _: progress(min(before + done, total), total)

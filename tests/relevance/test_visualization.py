@@ -147,6 +147,17 @@ def test_parts_are_the_whole(attribution, dataset, found, tmp_path):
     assert_same_file(tmp_path / COLLECTED, found.path / COLLECTED)
 
 
+def test_a_run_sees_what_parts_have_not_seen(attribution, dataset, found, tmp_path):
+    one = visualization(attribution, dataset, tmp_path)
+    one.run_distributed("epsilon_plus", 8, 24, batch_size=8)
+    with pytest.raises(Interrupted):
+        one.run_distributed("epsilon_plus", 32, 48, 8, checkpoint=8, progress=interrupt(8))
+    told = []
+    one.run("epsilon_plus", batch_size=8, progress=lambda done, total: told.append((done, total)))
+    assert told == [(8, 50), (32, 50), (48, 50), (50, 50)]
+    assert_same_file(tmp_path / COLLECTED, found.path / COLLECTED)
+
+
 def test_files_hold_what_zennit_crps_do(found):
     held = arrays(found.path / COLLECTED)
     for kind, dtype in (("data", np.int64), ("rel", np.float32), ("rf", np.int64)):

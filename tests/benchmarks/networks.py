@@ -1,4 +1,4 @@
-"""MobileNetV2 and ViT-B/16 with seeded random weights, beside the ResNet50 of `common`."""
+"""MobileNetV2, ViT-B/16 and VGG16 with seeded random weights, beside the ResNet50 of `common`."""
 
 from collections.abc import Callable
 
@@ -85,6 +85,28 @@ class ViT(nn.Module):
         return self.fc(self.norm(self.blocks(x))[:, 0])
 
 
+class VGG16(nn.Module):
+    """Simonyan & Zisserman 2014, table 1, column D."""
+
+    WIDTHS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+    def __init__(self, classes: int = 1000):
+        super().__init__()
+        layers, channels = [], 3
+        for width, repeats in self.WIDTHS:
+            for _ in range(repeats):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(7 * 7 * 512, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, classes)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """With weights under which activations neither vanish nor explode, and biases that differ."""
     torch.manual_seed(0)
@@ -102,3 +124,5 @@ NETWORKS = {
     "MobileNetV2": lambda: _seeded(MobileNetV2),
     "ViT-B/16": lambda: _seeded(ViT),
 }
+# Those with the rules of every composite.
+PLAIN_NETWORKS = {"VGG16": lambda: _seeded(VGG16), "ResNet50": NETWORKS["ResNet50"]}

@@ -319,11 +319,25 @@ def _mask(layer: Layer, activations: Array, conditions: Sequence[Condition], job
     """The mask of one condition for all rows, or of one for each, as the model has its axes."""
     concept, first = job.concept(layer.name), _channels_first(layer, activations)
     if len(conditions) == 1:
-        masks = concept.mask(conditions[0].concepts[layer.name], first)
+        masks = _fitting(concept.mask(conditions[0].concepts[layer.name], first), first)
     else:
-        each = [concept.mask(one.concepts[layer.name], first[row : row + 1]) for row, one in enumerate(conditions)]
-        masks = np.concatenate(each)
-    return np.moveaxis(np.asarray(masks, activations.dtype), 1, layer.channel_axis)
+        rows = [first[row : row + 1] for row in range(len(conditions))]
+        pairs = zip(conditions, rows, strict=True)
+        masks = np.concatenate([_fitting(concept.mask(one.concepts[layer.name], row), row) for one, row in pairs])
+    return np.moveaxis(masks.astype(activations.dtype, copy=False), 1, layer.channel_axis)
+
+
+def _fitting(mask: Any, activations: Array) -> Array:
+    """A mask with all axes of the activations; InputError where it does not broadcast to them."""
+    array = as_array(mask)
+    try:
+        np.broadcast_to(array, activations.shape)
+    except ValueError as error:
+        raise InputError(
+            f"A mask of shape {array.shape} does not fit activations of shape {activations.shape}.",
+            "Give one that broadcasts to them.",
+        ) from error
+    return array.reshape((1,) * (activations.ndim - array.ndim) + array.shape)
 
 
 def _selected(conditions: Sequence[Condition], prediction: Array) -> Array:

@@ -196,6 +196,33 @@ def test_what_cannot_be_asked(side_by_side, conditions, options, message):
         co.CondAttribution(side_by_side)(X, conditions, **{"composite": "epsilon_plus", **options})
 
 
+class Left(co.Concept):
+    """Concept 0 is the left half of a layer: a mask with fewer axes than the layer has."""
+
+    def mask(self, ids, activations):
+        return np.arange(activations.shape[-1]) < activations.shape[-1] // 2
+
+
+class Wrong(co.Concept):
+    """A mask that does not fit."""
+
+    def mask(self, ids, activations):
+        return np.ones(activations.shape[-1] + 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_notion_of_ones_own(birds, bird_inputs, count):
+    attribution, x = co.CondAttribution(birds), bird_inputs[:2]
+    found = attribution(x, [{"features.9": [0], "y": [3]}] * count, FREE, mask_map=Left()).heatmap
+    reaching = attribution(x, [{"y": [3]}], FREE, ["features.9"]).relevances["features.9"]
+    reaching[..., reaching.shape[-1] // 2 :] = 0
+    expected = attribution(x, [{}], FREE, start_layer="features.9", init_rel=reaching).heatmap
+    expected = expected if count == 2 else np.repeat(expected, count, axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    with pytest.raises(co.InputError, match=r"A mask of shape \(25,\) does not fit"):
+        attribution(x, [{"features.9": [0], "y": [3]}] * count, FREE, mask_map={"features.9": Wrong()})
+
+
 def test_raw_pictures_are_refused(birds):
     with pytest.raises(co.InputError, match="uint8"):
         co.CondAttribution(birds)(np.zeros((1, 96, 96, 3), np.uint8), [{"y": [0]}], "epsilon_plus")

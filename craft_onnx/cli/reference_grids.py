@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from craft_onnx.relevance.visualization import FeatureVisualization
 
 Written = dict[str, Any]
+BLUR = 19  # pixels, at least
 
 
 def asked_channels(given: Sequence[str], layers: Sequence[str]) -> dict[str, list[int]]:
@@ -64,6 +66,7 @@ def _shown(found: "FeatureVisualization", layer: str, channels: list[int], given
     """The pictures of each channel, dimmed, or with their heatmaps."""
     from craft_onnx.show.references import vis_img_heatmap, vis_opaque_img
 
+    dimmed = partial(vis_opaque_img, kernel_size=_blur(found, layer))
     return found.get_max_reference(
         channels,
         layer,
@@ -71,9 +74,20 @@ def _shown(found: "FeatureVisualization", layer: str, channels: list[int], given
         (0, given["columns"]),
         given["composite"],
         given["crop"],
-        vis_opaque_img if given["style"] == "opaque" else vis_img_heatmap,
+        dimmed if given["style"] == "opaque" else vis_img_heatmap,
         given["batch_size"],
     )
+
+
+def _blur(found: "FeatureVisualization", layer: str) -> int:
+    """Pixels over which relevance is smoothed: twice the steps of the layer.
+
+    Where convolutions skip positions (ResNet's first 1 x 1 in a stage), relevance reaches one pixel of each step only.
+    """
+    attribution = found.attribution
+    sides = [size for size in attribution.layers[layer].positions if isinstance(size, int)]
+    image = [size for size in attribution.model.input_shape[1:] if size is not None]
+    return max(BLUR, 2 * (max(image) // max(sides)) + 1) if sides and image else BLUR
 
 
 def _grid(folder: Path, layer: str, shown: dict[int, Any]) -> str:

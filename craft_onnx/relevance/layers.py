@@ -50,6 +50,11 @@ class Layer:
     shape: tuple[int | str | None, ...]
 
     @property
+    def positions(self) -> tuple[int | str | None, ...]:
+        """Sizes of the other axes behind the batch."""
+        return tuple(size for axis, size in enumerate(self.shape) if axis not in (0, self.channel_axis))
+
+    @property
     def channels(self) -> int | None:
         """How many, where it is known."""
         size = self.shape[self.channel_axis] if self.channel_axis < len(self.shape) else None

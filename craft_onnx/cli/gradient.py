@@ -22,6 +22,7 @@ RULES = (
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
     "excitation_backprop",
+    "attn_lrp",
 )
 
 

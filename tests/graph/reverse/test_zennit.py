@@ -77,7 +77,7 @@ def test_rule(operator, name):
 
 # The reference evaluator's Sigmoid calculates both of its forms for all numbers.
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp", "ignore:invalid value encountered in divide")
-@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize("name", sorted({*COMPOSITES} - {"attn_lrp"}))  # zennit has none for transformers
 @pytest.mark.parametrize("net", NETWORKS)
 def test_composite(net, name):
     unmerged = UNMERGED if net == "densenet121" and name.startswith("epsilon") else {}

@@ -1,231 +1,47 @@
-"""Composites: which rule at which node, as an ordered list; the first row that fits a node decides.
-
-Under the names and with the keywords of zennit's, which are taken by name alone. Nodes that no row fits have their
-derivative.
-"""
+"""Composites by name: a rule for convolutions, one for dense layers, perhaps one for the first layer."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import onnx_ir as ir
-
-from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.rectifiers import deconvolved, guided
+from craft_onnx.graph.reverse.relevance.attention import Bilinear, expanded_softmax
+from craft_onnx.graph.reverse.relevance.base import base
+from craft_onnx.graph.reverse.relevance.composite import (
+    Composite,
+    LayerMap,
+    LayerMapComposite,
+    MixedComposite,
+    NameLayerMapComposite,
+    NameMapComposite,
+    SpecialFirstLayerMapComposite,
+    of_first_layer,
+)
 from craft_onnx.graph.reverse.relevance.linear import EPSILON
-from craft_onnx.graph.reverse.relevance.matching import (
-    ACTIVATIONS,
-    AVERAGES,
-    CONVOLUTIONS,
-    DENSE,
-    RECTIFIERS,
-    Match,
-    Named,
-    any_of,
-    first_linear,
-    gate_of,
-    is_bias,
-    is_gated,
-    is_prepared,
-    is_scaled,
-    is_shifted,
-    is_sum,
-)
-from craft_onnx.graph.reverse.relevance.rules import (
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    Norm,
-    Pass,
-    Smoothed,
-    ZBox,
-    ZPlus,
-)
-from craft_onnx.graph.reverse.rules import Rule, Rules, Step
-from craft_onnx.graph.reverse.tensor import Tensor
+from craft_onnx.graph.reverse.relevance.matching import CONVOLUTIONS, DENSE, RECTIFIERS, first_linear, is_bilinear
+from craft_onnx.graph.reverse.relevance.rules import AlphaBeta, Epsilon, Flat, Gamma, Parameters, Smoothed, ZBox, ZPlus
+from craft_onnx.graph.reverse.rules import Rule
 
-Row = tuple[Match, Rule]
-Parameters = str | Sequence[str]
-# What a row is for, and its rule: a match, the name of an operator, or several.
-Kinds = Match | str | frozenset[str]
-LayerMap = Sequence[tuple[Kinds, Rule]]
-
-
-class Composite(Rules):
-    """Rules by rows.
-
-    Attributes
-    ----------
-    name : str
-        Shown in the metadata of what the rules emit.
-    """
-
-    name = "composite"
-
-    def __init__(self) -> None:
-        """Subclasses have parameters of their own."""
-
-    def layers(self) -> LayerMap:
-        """The rows, in order."""
-        raise NotImplementedError
-
-    @functools.cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """The rows, each a match and a rule."""
-        return tuple((kinds if callable(kinds) else any_of(kinds), rule) for kinds, rule in self.layers())
-
-    def find(self, node: ir.Node) -> Rule | None:
-        """The rule of a node; None where there is none."""
-        return next((rule for matches, rule in self.rows if matches(node)), None) or GRADIENTS.find(node)
-
-    def stops(self, node: ir.Node) -> bool:
-        """Whether nothing goes through a node."""
-        return GRADIENTS.stops(node)
-
-    def check(self, model: ir.Model) -> None:
-        """Raise InputError where a row names a layer that the model does not have."""
-        for matches, _ in self.rows:
-            if isinstance(matches, Named):
-                matches.check(model)
-
-    @property
-    def operators(self) -> frozenset[str]:
-        """Names of the standard operators that it has a rule for."""
-        return GRADIENTS.operators
-
-
-def gated(step: Step, relevance: Tensor) -> list[Tensor | None]:
-    """All relevance to the signal, none to the gate that lets it through; half to each where that cannot be told."""
-    gate = gate_of(step.node)
-    if gate is not None and step.wanted[1 - gate]:
-        return [None if place == gate else relevance for place in range(2)]
-    return [relevance * 0.5 if all(step.wanted) else relevance] * 2
-
-
-def base(stabilizer: float = EPSILON, zero_params: Parameters | None = None) -> LayerMap:
-    """The last rows of composites of relevance.
-
-    Activations and scales pass it on, sums and averages divide it; so do shifts, whose constants take their share as
-    biases do. A bias behind a product is its rule's affair. In front of the first layer, which may have a rule that is
-    not about the data, scales and shifts only prepare these.
-    """
-    shift = Pass() if "bias" in (zero_params or ()) else Norm(stabilizer)
-    passing = [any_of(ACTIVATIONS), is_bias, is_prepared, is_scaled]
-    dividing = [is_sum, any_of(AVERAGES)]
-    return [
-        *((matches, Pass()) for matches in passing),
-        *((matches, Norm(stabilizer)) for matches in dividing),
-        (is_shifted, shift),
-        (is_gated, gated),
-    ]
-
-
-def _firsts(first_map: LayerMap) -> LayerMap:
-    """The rows, for the first layer only."""
-
-    def both(matches: Match) -> Match:
-        return lambda node: first_linear(node) and matches(node)
-
-    return [(both(kinds if callable(kinds) else any_of(kinds)), rule) for kinds, rule in first_map]
-
-
-@dataclass(frozen=True)
-class LayerMapComposite(Composite):
-    """Rules by operators.
-
-    Parameters
-    ----------
-    layer_map : sequence of (kinds, rule)
-        Kinds are the name of an operator, a set of names, or a function of a node; products are those with constant
-        weights.
-    canonizers : object
-        Taken for the sake of zennit's signatures: models are in canonical form already.
-    """
-
-    layer_map: LayerMap
-    canonizers: Any = None
-
-    def layers(self) -> LayerMap:
-        """The rows as they were given."""
-        return self.layer_map
-
-
-@dataclass(frozen=True)
-class SpecialFirstLayerMapComposite(Composite):
-    """Rules by operators, others for the convolution or matrix product that is computed first.
-
-    Parameters
-    ----------
-    layer_map, first_map : sequence of (kinds, rule)
-        As in `LayerMapComposite`; of the second, for the first layer only.
-    canonizers : object
-        Not needed.
-    """
-
-    layer_map: LayerMap
-    first_map: LayerMap
-    canonizers: Any = None
-
-    def layers(self) -> LayerMap:
-        """Those of the first layer in front."""
-        return [*_firsts(self.first_map), *self.layer_map]
-
-
-@dataclass(frozen=True)
-class NameMapComposite(Composite):
-    """Rules by names of layers.
-
-    Parameters
-    ----------
-    name_map : sequence of (names, rule)
-        Paths of layers, or their beginnings, or names of nodes or tensors.
-    canonizers : object
-        Not needed.
-    """
-
-    name_map: Sequence[tuple[Parameters, Rule]]
-    canonizers: Any = None
-
-    def layers(self) -> LayerMap:
-        """A row a list of names."""
-        return [(Named((names,) if isinstance(names, str) else tuple(names)), rule) for names, rule in self.name_map]
-
-
-@dataclass(frozen=True)
-class NameLayerMapComposite(Composite):
-    """Rules by names of layers, then by operators; see `NameMapComposite` and `LayerMapComposite`."""
-
-    name_map: Sequence[tuple[Parameters, Rule]]
-    layer_map: LayerMap
-    canonizers: Any = None
-
-    def layers(self) -> LayerMap:
-        """Names in front."""
-        return [*NameMapComposite(self.name_map).layers(), *self.layer_map]
-
-
-@dataclass(frozen=True)
-class MixedComposite(Composite):
-    """Several composites, one after the other.
-
-    Parameters
-    ----------
-    composites : sequence of Composite
-        The first that has a row for a node decides.
-    canonizers : object
-        Not needed.
-    """
-
-    composites: Sequence[Composite]
-    canonizers: Any = None
-
-    def layers(self) -> LayerMap:
-        """Rows of all."""
-        return [row for composite in self.composites for row in composite.rows]
+__all__ = [
+    "COMPOSITES",
+    "AttnLRP",
+    "BetaSmooth",
+    "Composite",
+    "DeconvNet",
+    "EpsilonAlpha2Beta1",
+    "EpsilonAlpha2Beta1Flat",
+    "EpsilonGammaBox",
+    "EpsilonPlus",
+    "EpsilonPlusFlat",
+    "ExcitationBackprop",
+    "GuidedBackprop",
+    "LayerMapComposite",
+    "MixedComposite",
+    "NameLayerMapComposite",
+    "NameMapComposite",
+    "SpecialFirstLayerMapComposite",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +72,7 @@ class _Layered(Composite):
         own = [(CONVOLUTIONS, self.convolution), (DENSE, self.dense)]
         first = [] if self.first is None else [(first_linear, self.first)]
         return [
-            *_firsts(self.first_map or ()),
+            *of_first_layer(self.first_map or ()),
             *(self.layer_map or ()),
             *first,
             *own,
@@ -344,6 +160,44 @@ class EpsilonGammaBox(_Layered):
     def first(self) -> Rule:
         """The rule of the first layer."""
         return ZBox(self.stabilizer, self.zero_params, low=self.low, high=self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttnLRP(_Layered):
+    """For transformers, whose attention weights have relevance of their own (Achtibat et al. 2024).
+
+    Products of what is computed give half to each side, Softmax has its expansion, which does not conserve relevance.
+    All other composites take attention weights for constants, and conserve it there.
+
+    Parameters
+    ----------
+    gamma, dense_gamma : float
+        Of convolutions and of dense layers; 0 is Epsilon, which is stabilized by `epsilon`.
+    """
+
+    gamma: float = 0.25
+    dense_gamma: float = 0.0
+    name = "attn_lrp"
+
+    @property
+    def convolution(self) -> Rule:
+        """The rule of convolutions."""
+        return self._by(self.gamma)
+
+    @property
+    def dense(self) -> Rule:
+        """The rule of dense layers."""
+        return self._by(self.dense_gamma)
+
+    def layers(self) -> LayerMap:
+        """Those of attention behind the user's."""
+        attention: LayerMap = [("Softmax", expanded_softmax), (is_bilinear, Bilinear(self.stabilizer))]
+        return [*(self.layer_map or ()), *attention, *super().layers()]
+
+    def _by(self, gamma: float) -> Rule:
+        if gamma:
+            return Gamma(self.stabilizer, self.zero_params, gamma=gamma)
+        return Epsilon(self.epsilon, self.zero_params)
 
 
 class ExcitationBackprop(_Layered):
@@ -435,6 +289,7 @@ COMPOSITES: dict[str, type[Composite]] = {
         EpsilonAlpha2Beta1Flat,
         EpsilonGammaBox,
         ExcitationBackprop,
+        AttnLRP,
         GuidedBackprop,
         DeconvNet,
         BetaSmooth,

@@ -13,6 +13,9 @@ from craft_onnx.graph.paths import components
 from craft_onnx.graph.reverse.tensor import FORWARD_KEY
 from craft_onnx.graph.values import constant, operators
 
+# What a deviation, or its inverse, comes out of; and what may lie behind.
+ROOTS = operators("Sqrt ReduceL2")
+BEHIND_ROOTS = operators("Reciprocal Reshape Squeeze Unsqueeze Expand Identity Cast Add Mul Div Max Clip")
 Match = Callable[[ir.Node], bool]
 
 CONVOLUTIONS = operators("Conv ConvTranspose")
@@ -34,6 +37,11 @@ BETWEEN = operators("Reshape Squeeze Unsqueeze Flatten Transpose Expand Identity
 def is_linear(node: ir.Node) -> bool:
     """Whether a node is a convolution or a matrix product with constant weights."""
     return node.op_type in CONVOLUTIONS | DENSE and any(constant(value) is not None for value in node.inputs[:2])
+
+
+def is_bilinear(node: ir.Node) -> bool:
+    """Whether a node is a matrix product of what is computed."""
+    return node.op_type in DENSE and not is_linear(node)
 
 
 def any_of(*kinds: str | frozenset[str]) -> Match:
@@ -141,7 +149,7 @@ def gate_of(node: ir.Node) -> int | None:
 
 def _is_gate(value: ir.Value | None) -> bool:
     producer = None if value is None else value.producer()
-    if producer is None or producer.op_type in GATES or _is_hard_sigmoid(producer):
+    if producer is None or producer.op_type in GATES or _is_hard_sigmoid(producer) or is_deviation(value):
         return producer is not None
     computed = [one for one in producer.inputs if one is not None and constant(one) is None]
     return producer.op_type in BETWEEN and len(computed) == 1 and _is_gate(computed[0])
@@ -158,3 +166,24 @@ def _is_hard_sigmoid(node: ir.Node) -> bool:
         return False
     low, high, shift = (float(one.item()) for one in numbers if one is not None)
     return low == 0 and high == 2 * shift
+
+
+def is_quotient(node: ir.Node) -> bool:
+    """Whether a node divides what is computed by what is computed: that counts as a constant."""
+    return node.op_type == "Div" and all(constant(value) is None for value in node.inputs)
+
+
+def is_deviation(value: ir.Value | None) -> bool:
+    """Whether a value is a deviation, or the inverse of one: a normalization that is written out divides by it."""
+    maker = None if value is None else value.producer()
+    if maker is None:
+        return False
+    if maker.op_type in ROOTS or (maker.op_type == "Pow" and _is_root(maker)):
+        return True
+    computed = [one for one in maker.inputs if one is not None and constant(one) is None]
+    return maker.op_type in BEHIND_ROOTS and len(computed) == 1 and is_deviation(computed[0])
+
+
+def _is_root(power: ir.Node) -> bool:
+    exponent = constant(power.inputs[1])
+    return exponent is not None and exponent.size == 1 and abs(float(exponent.item())) == 0.5

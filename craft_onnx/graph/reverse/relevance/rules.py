@@ -32,6 +32,16 @@ from craft_onnx.graph.reverse.relevance.linear import (
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
+Parameters = str | Sequence[str]
+
+
+def left_out(zero_params: Parameters | None) -> set[str]:
+    """Names of parameters to leave out; InputError if others than biases are."""
+    names = {zero_params} if isinstance(zero_params, str) else set(zero_params or ())
+    if names - {"bias"}:
+        raise InputError(f"zero_params={zero_params!r} cannot be left out.", 'Give "bias", or nothing.')
+    return names
+
 
 @dataclass(frozen=True)
 class LinearRule:
@@ -51,21 +61,18 @@ class LinearRule:
     """
 
     epsilon: float = EPSILON
-    zero_params: str | Sequence[str] | None = None
+    zero_params: Parameters | None = None
 
     def __post_init__(self) -> None:
         """Check what is left out."""
-        if self._left_out - {"bias"}:
-            raise InputError(f"zero_params={self.zero_params!r} cannot be left out.", 'Give "bias", or nothing.')
-
-    @property
-    def _left_out(self) -> set[str]:
-        return {self.zero_params} if isinstance(self.zero_params, str) else set(self.zero_params or ())
+        left_out(self.zero_params)
 
     def __call__(self, step: Step, relevance: Tensor) -> list[Tensor | None]:
         """The relevance of every input: of the data, and None for parameters."""
         whole = with_bias(step)
-        found = propagate(whole, self.shares(whole), relevance, self.epsilon, biased="bias" not in self._left_out)
+        found = propagate(
+            whole, self.shares(whole), relevance, self.epsilon, biased="bias" not in left_out(self.zero_params)
+        )
         return [found if wanted else None for wanted in step.wanted]
 
     def shares(self, step: Step) -> Sequence[Share]:
@@ -229,6 +236,25 @@ class Norm:
             x * unbroadcast(gradient, x) if x is not None and gradient is not None and wanted else None
             for x, gradient, wanted in zip(step.inputs, gradients, step.wanted, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Added(Norm):
+    """`Norm` for sums, some terms of which may be constants: these take their share as a bias does.
+
+    Parameters
+    ----------
+    zero_params : str or sequence of str
+        "bias" leaves all to the other terms.
+    """
+
+    zero_params: Parameters | None = None
+
+    def __call__(self, step: Step, relevance: Tensor) -> list[Tensor | None]:
+        """The relevance of every input."""
+        if sum(step.wanted) == 1 and left_out(self.zero_params):
+            return Pass()(step, relevance)
+        return super().__call__(step, relevance)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class GeneratedPictures:
     pictures : (n, height, width, 3) uint8 array
         RGB, one a target.
     before, after : (n,) arrays
-        Values of the targets for the noise that was started from, and for `pictures`.
+        Values of the targets for the noise that was started from, and for `pictures`, each seen whole: where the
+        model's preprocessing makes a centre crop, none is made here.
     curves : (n, steps) array
         Values on the way, each for another view of the picture.
     seed : int
@@ -76,6 +77,7 @@ def generate_maximal(
     steps: int = 256,
     size: tuple[int, int] | None = None,
     learning_rate: float = 0.05,
+    decay: float = 0.2,
     transformations: Transformations | None = None,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -99,7 +101,9 @@ def generate_maximal(
     size : (int, int), optional
         Height and width of the pictures, pixels; by default what the model takes. It sees them in its own size.
     learning_rate : float
-        Of Adam, in units of a photograph's spectrum.
+        Of Adam, in units of a photograph's spectrum; falls to zero along a cosine.
+    decay : float
+        How strongly the picture is drawn to grey: what does not excite steadily fades. 0 does not.
     transformations : Transformations, optional
         How far the views differ that the model is shown.
     seed : int
@@ -128,7 +132,8 @@ def generate_maximal(
 
     if steps < 1 or (size is not None and min(size) < 2):
         raise InputError(f"steps={steps} or size={size} is too small.", "Give at least one step, and two pixels.")
-    way = _Way(differentiable_rule(model), size, steps, learning_rate, transformations or Transformations(), seed)
+    views = transformations or Transformations()
+    way = _Way(differentiable_rule(model), size, steps, learning_rate, decay, views, seed)
     whole = objective_of(model, target, layer, craft)
     found = []
     for rows in batches(len(whole.targets), batch_size):
@@ -136,8 +141,8 @@ def generate_maximal(
         found.append(_ascended(whole.some(rows), way, told))
     pictures, before, after, curves = (np.concatenate(each) for each in zip(*found, strict=True))
     _warn(np.flatnonzero(after <= before))
-    options = {"size": way.size, "steps": steps, "learning_rate": learning_rate} | dataclasses.asdict(way.views)
-    return GeneratedPictures(pictures, before, after, curves, seed, options)
+    options = {"size": way.size, "steps": steps, "learning_rate": learning_rate, "decay": decay}
+    return GeneratedPictures(pictures, before, after, curves, seed, options | dataclasses.asdict(views))
 
 
 @dataclass(frozen=True)
@@ -148,12 +153,18 @@ class _Way:
     given_size: tuple[int, int] | None
     steps: int
     learning_rate: float
+    decay: float
     views: Transformations
     seed: int
 
     @property
     def size(self) -> tuple[int, int]:
         return self.given_size or self.rule.size
+
+    def rates(self) -> Array:
+        """The learning rate at every step."""
+        half = (1 + np.cos(np.pi * np.arange(self.steps) / self.steps)) / 2
+        return (self.learning_rate * half).astype(np.float32)
 
     def seen(self, pictures: Array, affine: Array) -> tuple[Array, Callable[[Array], Array]]:
         """The model's input for a view of pictures, and what pulls its cotangent back to them."""
@@ -171,12 +182,12 @@ def _ascended(objective: Objective, way: _Way, told: Callable[[int], None]) -> t
     rng = np.random.default_rng(way.seed)
     spectra = np.repeat(random_spectra(rng, way.size, CONTRAST), len(objective.targets), axis=0)
     before = way.values(objective, pictures_of(spectra, way.size)[0])
-    adam, curve = _Adam(way.learning_rate), []
-    for step in range(way.steps):
+    adam, curve = _Adam(), []
+    for step, rate in enumerate(way.rates()):
         pictures, pull = pictures_of(spectra, way.size)
         x, pull_view = way.seen(pictures, way.views.draw(rng, way.size, way.rule.size))
         values, dx = objective.ascent(x)
-        spectra += adam.step(_of_one_size(pull(pull_view(dx))))
+        spectra += rate * (adam.direction(_of_one_size(pull(pull_view(dx)))) - way.decay * spectra)
         curve.append(values)
         told(step + 1)
     pictures = np.rint(255 * pictures_of(spectra, way.size)[0]).astype(np.uint8)
@@ -185,16 +196,16 @@ def _ascended(objective: Objective, way: _Way, told: Callable[[int], None]) -> t
 
 
 class _Adam:
-    """Kingma and Ba 2015, algorithm 1, uphill."""
+    """Kingma and Ba 2015, algorithm 1, uphill; weights decay beside it (Loshchilov and Hutter 2019)."""
 
-    def __init__(self, rate: float, decay: float = 0.9, square_decay: float = 0.999) -> None:
-        self.rate, self.decay, self.square_decay = rate, decay, square_decay
+    def __init__(self, decay: float = 0.9, square_decay: float = 0.999) -> None:
+        self.decay, self.square_decay = decay, square_decay
         self.mean: Array | float = 0.0
         self.square: Array | float = 0.0
         self.steps = 0
 
-    def step(self, gradient: Array) -> Array:
-        """What to add, for a complex gradient: real and imaginary parts are coordinates of their own."""
+    def direction(self, gradient: Array) -> Array:
+        """A step of rate 1, for a complex gradient: real and imaginary parts are coordinates of their own."""
         g, self.steps = gradient.view(np.float32), self.steps + 1
         self.mean = self.decay * self.mean + (1 - self.decay) * g
         self.square = self.square_decay * self.square + (1 - self.square_decay) * g * g
@@ -202,7 +213,7 @@ class _Adam:
             moment / (1 - decay**self.steps)
             for moment, decay in ((self.mean, self.decay), (self.square, self.square_decay))
         )
-        return (self.rate * mean / (np.sqrt(square) + TINY)).astype(np.float32).view(np.complex64)
+        return (mean / (np.sqrt(square) + TINY)).astype(np.float32).view(np.complex64)
 
 
 def _of_one_size(gradient: Array) -> Array:

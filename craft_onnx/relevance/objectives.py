@@ -160,7 +160,8 @@ class RectifiedChannel:
     """The mean of a channel behind a rectifier, read from the tensor before it.
 
     Where the channel is silent everywhere, its derivative is zero, and nothing would ever wake it: there, the direction
-    is that of the tensor before the rectifier.
+    is that of the tensor before the rectifier. So it is where the rectifier clips, or the picture would stay what it
+    was when the channel was first full.
 
     Parameters
     ----------
@@ -182,9 +183,9 @@ class RectifiedChannel:
         return Channel(self.index, channel_axis=self.channel_axis).value(np.clip(y, 0, self.upper), rows)
 
     def cotangent(self, y: Array, rows: NDArray[np.intp]) -> Array:
-        """One over the number of positions, where the channel is awake, or everywhere if it is not."""
+        """One over the number of positions, where the channel is awake, or everywhere if it is nowhere."""
         dy = Channel(self.index, channel_axis=self.channel_axis).cotangent(y, rows)
-        passing = np.where((y > 0) & (y < self.upper), dy, 0)
+        passing = np.where(y > 0, dy, 0)
         asleep = ~(np.where(dy > 0, y, 0) > 0).reshape(len(y), -1).any(axis=1)
         passing[asleep] = dy[asleep]
         return passing

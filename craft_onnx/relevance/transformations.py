@@ -35,9 +35,9 @@ class Transformations:
         Half of the views are mirrored.
     """
 
-    jitter: float = 1 / 16
-    scale: tuple[float, float] = (0.9, 1.1)
-    rotation: float = 10.0
+    jitter: float = 1 / 8
+    scale: tuple[float, float] = (0.7, 1.3)
+    rotation: float = 15.0
     flip: bool = False
 
     def draw(self, rng: np.random.Generator, size: Size, seen: Size) -> Array:

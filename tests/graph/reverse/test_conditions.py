@@ -11,6 +11,7 @@ from craft_onnx.graph.reverse.relevance.composites import EpsilonPlus, NameMapCo
 from craft_onnx.graph.reverse.relevance.conditions import Conditions
 from craft_onnx.graph.reverse.relevance.rules import Epsilon, Flat
 from craft_onnx.graph.reverse.vjp import gradient_graph
+from craft_onnx.relevance.canonizers import ResNetCanonizer, SequentialMergeBatchNorm
 
 TEXT = """<ir_version: 10, opset_import: ["" : 18]> agraph (float[n, 2] x) => (float[n, 1] y)
 <float[2, 2] w1 = {1, 0, 2, 1}, float[2, 2] w2 = {2, 0, 3, 0}, float[4, 1] w3 = {1, 4, 5, 0}> {
@@ -73,6 +74,14 @@ def test_composites_take_none_where_zennits_do():
     feeds = {"x": X, "cotangent": np.ones((1, 1), np.float32)}
     found = [run_all(gradient_graph(model, rules=rules), **feeds)["gradient"] for rules in (none, EpsilonPlus())]
     np.testing.assert_array_equal(*found)
+
+
+def test_canonizers_are_taken_and_not_needed():
+    given = EpsilonPlus([SequentialMergeBatchNorm()], epsilon=1e-5)
+    assert given == EpsilonPlus(epsilon=1e-5, canonizers=[ResNetCanonizer()]) == EpsilonPlus(epsilon=1e-5)
+    assert NameMapComposite([], canonizers=[SequentialMergeBatchNorm()]) == NameMapComposite([])
+    with pytest.raises(InputError, match=r"0\.1 are no canonizers\. Give other parameters by name"):
+        EpsilonPlus(0.1)
 
 
 @pytest.mark.parametrize("wrong", ["weights", ["bias", "weight"]])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
+from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.relevance.matching import Match, Named, any_of, first_linear
 from craft_onnx.graph.reverse.relevance.rules import Parameters
@@ -37,6 +38,14 @@ class Composite(Rules):
 
     def __init__(self) -> None:
         """Subclasses have parameters of their own."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError where a number is in the place of canonizers: another parameter without its name."""
+        canonizers = getattr(self, "canonizers", None)
+        if canonizers is not None and not isinstance(canonizers, list | tuple):
+            raise InputError(
+                f"{canonizers!r} are no canonizers.", "Give other parameters by name, such as epsilon=1e-4."
+            )
 
     def layers(self) -> LayerMap:
         """The rows, in order."""
@@ -67,6 +76,11 @@ class Composite(Rules):
         return GRADIENTS.operators
 
 
+def ignored() -> Any:
+    """A field for what is taken and not needed, by position too."""
+    return field(default=None, kw_only=False, repr=False, compare=False)
+
+
 def of_first_layer(first_map: LayerMap) -> LayerMap:
     """The rows, for the first layer only."""
 
@@ -90,7 +104,7 @@ class LayerMapComposite(Composite):
     """
 
     layer_map: LayerMap
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> LayerMap:
         """The rows as they were given."""
@@ -111,7 +125,7 @@ class SpecialFirstLayerMapComposite(Composite):
 
     layer_map: LayerMap
     first_map: LayerMap
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> LayerMap:
         """Those of the first layer in front."""
@@ -131,7 +145,7 @@ class NameMapComposite(Composite):
     """
 
     name_map: Sequence[tuple[Parameters, Rule]]
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> LayerMap:
         """A row a list of names."""
@@ -144,7 +158,7 @@ class NameLayerMapComposite(Composite):
 
     name_map: Sequence[tuple[Parameters, Rule]]
     layer_map: LayerMap
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> LayerMap:
         """Names in front."""
@@ -164,7 +178,7 @@ class MixedComposite(Composite):
     """
 
     composites: Sequence[Composite]
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> LayerMap:
         """Rows of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from craft_onnx.graph.reverse.relevance.composite import (
     NameLayerMapComposite,
     NameMapComposite,
     SpecialFirstLayerMapComposite,
+    ignored,
     of_first_layer,
 )
 from craft_onnx.graph.reverse.relevance.linear import EPSILON
@@ -56,8 +58,8 @@ class _Layered(Composite):
         Rows that come before its own: for all layers, for the first.
     zero_params : str or sequence of str
         "bias" leaves biases out: relevance is conserved.
-    canonizers : object
-        Not needed.
+    canonizers : sequence, optional
+        Taken for the sake of zennit's signatures, by position too: models are in canonical form already.
     """
 
     epsilon: float = EPSILON
@@ -65,7 +67,7 @@ class _Layered(Composite):
     layer_map: LayerMap | None = None
     first_map: LayerMap | None = None
     zero_params: Parameters | None = None
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = ignored()
 
     def layers(self) -> LayerMap:
         """The user's rows, the first layer's, convolutions', dense layers', and the base."""
@@ -219,12 +221,12 @@ class _Rectified(Composite):
     ----------
     layer_map : sequence of (kinds, rule)
         Rows that come before its own.
-    canonizers : object
-        Not needed.
+    canonizers : sequence, optional
+        Taken for the sake of zennit's signatures, by position too: models are in canonical form already.
     """
 
     layer_map: LayerMap | None = None
-    canonizers: Any = None
+    canonizers: Sequence[Any] | None = ignored()
 
     rectifiers = RECTIFIERS
 

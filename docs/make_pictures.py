@@ -1,7 +1,8 @@
 """Make the pictures of the documents: ``python docs/make_pictures.py [FOLDER]``; drawn birds, nothing else.
 
 Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png,
-concept_attributions.png, importances.png, choice.png, fidelity.png and cuts.png, by default into docs/pictures.
+concept_attributions.png, importances.png, choice.png, fidelity.png and cuts.png, and generated.png of some channels, by
+default into docs/pictures.
 """
 
 import sys
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from craft_onnx.attribution.registry import methods
 from craft_onnx.concepts.craft import Craft
 from craft_onnx.concepts.cuts import compare_cuts
+from craft_onnx.relevance.generation import generate_maximal
 from craft_onnx.show.attributions import attribution_overlay, attribution_sheet
 from craft_onnx.show.colours import hex_code
 from craft_onnx.show.overlay import concept_overlay, write_png
-from craft_onnx_models.birds import TAGGED, Bird, audit, model_path
+from craft_onnx.show.references import vis_opaque_img
+from craft_onnx.show.relevance import plot_grid
+from craft_onnx_models.birds import TAGGED, Bird, audit, draw_many, model_path
 
 Picture = NDArray[np.uint8]
 SEED = 0
@@ -34,6 +38,7 @@ TILE = 136  # pixels
 DPI = 76  # files of less than 300 kB
 INK, GREY = "#222222", "#666666"
 CUTS = ("features.3", "features.5", "features.9")
+LAYER, CHANNELS = "features.9", (27, 51, 45, 26)
 RANKINGS = ("sobol", "contribution", "tcav", "random")
 
 
@@ -147,6 +152,19 @@ def cuts_figure(found: audit.Examination) -> Figure:
     return compared.plot(nb_most_important_concepts=4)
 
 
+def generated_figure(found: audit.Examination) -> Figure:
+    """What is generated for some channels beside the birds that activate them most, bright where they do."""
+    drawn = [bird.picture for bird in draw_many(300, seed=5)]
+    made = generate_maximal(found.model, CHANNELS, layer=LAYER)
+    activations = found.model.g(found.model.preprocess(drawn))
+    rows = {}
+    for channel, picture in zip(CHANNELS, made.pictures, strict=True):
+        best = np.argsort(-activations[:, channel].mean(axis=(1, 2)))[:6]
+        bright = vis_opaque_img([drawn[i] for i in best], activations[best, channel], kernel_size=5)
+        rows[f"channel {channel}"] = [picture, *bright]
+    return plot_grid(rows)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
@@ -167,6 +185,7 @@ def main(folder: Path) -> None:
         save(craft.plot_choice(choice), folder / "choice.png")
         save(craft.plot_fidelity(rankings=RANKINGS), folder / "fidelity.png")
         save(cuts_figure(found), folder / "cuts.png")
+        save(generated_figure(found), folder / "generated.png")
         save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
 
 

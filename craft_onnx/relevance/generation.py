@@ -48,6 +48,8 @@ class GeneratedPictures:
         model's preprocessing makes a centre crop, none is made here.
     curves : (n, steps) array
         Values on the way, each for another view of the picture.
+    provider : str
+        That ran the model.
     seed : int
         Of noise and views.
     options : dict
@@ -58,6 +60,7 @@ class GeneratedPictures:
     before: Array
     after: Array
     curves: Array
+    provider: str
     seed: int
     options: dict[str, Any]
 
@@ -142,7 +145,9 @@ def generate_maximal(
     pictures, before, after, curves = (np.concatenate(each) for each in zip(*found, strict=True))
     _warn(np.flatnonzero(after <= before))
     options = {"size": way.size, "steps": steps, "learning_rate": learning_rate, "decay": decay}
-    return GeneratedPictures(pictures, before, after, curves, seed, options | dataclasses.asdict(views))
+    return GeneratedPictures(
+        pictures, before, after, curves, whole.provider(), seed, options | dataclasses.asdict(views)
+    )
 
 
 @dataclass(frozen=True)

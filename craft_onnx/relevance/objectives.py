@@ -38,10 +38,13 @@ class Objective:
         One a picture.
     vjp : callable
         From input to the tensor that they are read from, and its pullback.
+    provider : callable
+        Gives the name of the provider that ran it.
     """
 
     targets: Sequence[Target]
     vjp: Callable[[Array], tuple[Array, Pullback]]
+    provider: Callable[[], str]
 
     def some(self, rows: NDArray[np.intp]) -> Objective:
         """Some of the targets."""
@@ -106,7 +109,7 @@ def _at(model: SplitModel, targets: list[Target]) -> Objective:
     of = {target.of for target in targets}
     if len(of) > 1:
         raise InputError("Targets at the logits and at the cut were given at once.", "Generate them one by one.")
-    return Objective(targets, partial(model.vjp, of=of.pop()))
+    return Objective(targets, partial(model.vjp, of=of.pop()), lambda: model.session("vjp_g_forward").provider)
 
 
 def _of_concept(model: SplitModel, craft: Craft, number: Any) -> ConceptTarget:
@@ -128,7 +131,8 @@ def _of_layer(model: SplitModel, name: str, numbers: list[Any]) -> Objective:
         check_range(np.array(chosen), layer.channels, "channel")
     tensor, upper = _before_rectifier(layers.graph, layer)
     forward, backward = (model.session_of(graph) for graph in gradient_pair(layers.graph, of=tensor))
-    return Objective([_channel(layer, number, upper) for number in chosen], Chain(Pair(forward, backward)).vjp)
+    targets = [_channel(layer, number, upper) for number in chosen]
+    return Objective(targets, Chain(Pair(forward, backward)).vjp, lambda: forward.provider)
 
 
 def _channel(layer: Layer, number: int, upper: float | None) -> Target:

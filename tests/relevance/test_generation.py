@@ -109,6 +109,7 @@ def test_pictures_may_have_a_size_of_their_own(birds):
     result = generate_maximal(birds, 2, steps=STEPS, size=(64, 80))
     assert result.picture.shape == (64, 80, 3) and result.after[0] > 15
     assert result.options["size"] == (64, 80) and result.options["steps"] == STEPS and result.seed == 0
+    assert result.provider == "cpu"
 
 
 def test_the_whole_gradient_is_that_of_differences(birds):

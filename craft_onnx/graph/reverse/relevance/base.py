@@ -8,6 +8,7 @@ from craft_onnx.graph.reverse.relevance.linear import EPSILON
 from craft_onnx.graph.reverse.relevance.matching import (
     ACTIVATIONS,
     AVERAGES,
+    Match,
     any_of,
     gate_of,
     is_bias,
@@ -41,7 +42,7 @@ def base(stabilizer: float = EPSILON, zero_params: Parameters | None = None) -> 
     a rule that is not about the data, scales and shifts only prepare these. What is divided by and what lets through
     count as constants, attention among it.
     """
-    passing = [any_of(ACTIVATIONS | SCALING), is_bias, is_prepared, is_scaled, is_quotient]
+    passing: list[Match] = [any_of(ACTIVATIONS | SCALING), is_bias, is_prepared, is_scaled, is_quotient]
     added = Added(stabilizer, zero_params)
     return [
         *((matches, Pass()) for matches in passing),

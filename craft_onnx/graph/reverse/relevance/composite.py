@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.gradients import GRADIENTS
-from craft_onnx.graph.reverse.relevance.matching import Match, Named, any_of, first_linear
-from craft_onnx.graph.reverse.relevance.rules import Parameters
+from craft_onnx.graph.reverse.relevance.matching import FirstLayer, Match, Named, any_of
+from craft_onnx.graph.reverse.relevance.rules import Parameters, left_out
 from craft_onnx.graph.reverse.rules import Rule, Rules
 
 Row = tuple[Match, Rule]
@@ -40,7 +40,8 @@ class Composite(Rules):
         """Subclasses have parameters of their own."""
 
     def __post_init__(self) -> None:
-        """Raise InputError where a number is in the place of canonizers: another parameter without its name."""
+        """Raise InputError for a number in the place of canonizers, and for parameters that cannot be left out."""
+        left_out(getattr(self, "zero_params", None))
         canonizers = getattr(self, "canonizers", None)
         if canonizers is not None and not isinstance(canonizers, list | tuple):
             raise InputError(
@@ -83,11 +84,7 @@ def ignored() -> Any:
 
 def of_first_layer(first_map: LayerMap) -> LayerMap:
     """The rows, for the first layer only."""
-
-    def both(matches: Match) -> Match:
-        return lambda node: first_linear(node) and matches(node)
-
-    return [(both(kinds if callable(kinds) else any_of(kinds)), rule) for kinds, rule in first_map]
+    return [(FirstLayer(kinds if callable(kinds) else any_of(kinds)), rule) for kinds, rule in first_map]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,17 @@ from craft_onnx.graph.reverse.relevance.composite import (
 )
 from craft_onnx.graph.reverse.relevance.linear import EPSILON
 from craft_onnx.graph.reverse.relevance.matching import CONVOLUTIONS, DENSE, RECTIFIERS, first_linear, is_bilinear
-from craft_onnx.graph.reverse.relevance.rules import AlphaBeta, Epsilon, Flat, Gamma, Parameters, Smoothed, ZBox, ZPlus
+from craft_onnx.graph.reverse.relevance.rules import (
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    Parameters,
+    Smoothed,
+    ZBox,
+    ZPlus,
+    as_numbers,
+)
 from craft_onnx.graph.reverse.rules import Rule
 
 __all__ = [
@@ -152,6 +162,12 @@ class EpsilonGammaBox(_Layered):
     high: Any
     gamma: float = 0.25
     name = "epsilon_gamma_box"
+
+    def __post_init__(self) -> None:
+        """Keep the numbers of arrays, which compare as numbers do."""
+        super().__post_init__()
+        for name in ("low", "high"):
+            object.__setattr__(self, name, as_numbers(getattr(self, name)))
 
     @property
     def convolution(self) -> Rule:

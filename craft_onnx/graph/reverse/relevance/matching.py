@@ -44,10 +44,26 @@ def is_bilinear(node: ir.Node) -> bool:
     return node.op_type in DENSE and not is_linear(node)
 
 
-def any_of(*kinds: str | frozenset[str]) -> Match:
+@dataclass(frozen=True)
+class OfKinds:
+    """Nodes of operators; of products, those with constant weights.
+
+    Parameters
+    ----------
+    names : frozenset of str
+        The operators.
+    """
+
+    names: frozenset[str]
+
+    def __call__(self, node: ir.Node) -> bool:
+        """Whether a node is of one of them."""
+        return node.op_type in self.names and (node.op_type not in CONVOLUTIONS | DENSE or is_linear(node))
+
+
+def any_of(*kinds: str | frozenset[str]) -> OfKinds:
     """Nodes of these operators; of products, those with constant weights."""
-    wanted = frozenset[str]().union(*({kind} if isinstance(kind, str) else kind for kind in kinds))
-    return lambda node: node.op_type in wanted and (node.op_type not in CONVOLUTIONS | DENSE or is_linear(node))
+    return OfKinds(frozenset[str]().union(*({kind} if isinstance(kind, str) else kind for kind in kinds)))
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,23 @@ def first_linear(node: ir.Node) -> bool:
     """The convolution or matrix product that is computed first."""
     graph = node.graph
     return graph is not None and node is next((one for one in graph if is_linear(one)), None)
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """Of some nodes the convolution or matrix product that is computed first.
+
+    Parameters
+    ----------
+    matches : callable
+        The nodes.
+    """
+
+    matches: Match
+
+    def __call__(self, node: ir.Node) -> bool:
+        """Whether a node is that."""
+        return first_linear(node) and self.matches(node)
 
 
 def is_sum(node: ir.Node) -> bool:

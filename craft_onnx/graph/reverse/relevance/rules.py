@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.gradients import GRADIENTS
@@ -187,6 +189,12 @@ class ZBox(LinearRule):
     low: Any = 0.0
     high: Any = 1.0
 
+    def __post_init__(self) -> None:
+        """Keep the numbers of arrays, which compare as numbers do."""
+        super().__post_init__()
+        for name in ("low", "high"):
+            object.__setattr__(self, name, as_numbers(getattr(self, name)))
+
     def shares(self, step: Step) -> Sequence[Share]:
         """All of it, by the distance of the data from the bounds."""
         bounds = [Part(_filled(self.low), positive, none, -1), Part(_filled(self.high), negative, none, -1)]
@@ -272,6 +280,15 @@ class Smoothed:
     def __call__(self, step: Step, relevance: Tensor) -> list[Tensor | None]:
         """The cotangent of every input."""
         return [relevance * op.Sigmoid(self.beta * step.x), *[None] * (len(step.inputs) - 1)]
+
+
+def as_numbers(given: Any) -> Any:
+    """A number, or the numbers of an array in tuples."""
+
+    def frozen(given: Any) -> Any:
+        return tuple(frozen(one) for one in given) if isinstance(given, list) else given
+
+    return frozen(np.asarray(given, np.float64).tolist())
 
 
 def _times(number: float) -> Callable[[Step, Tensor], Tensor]:

@@ -75,8 +75,9 @@ def plot_grid(
         Labels of the rows instead of the numbers of the concepts.
     """
     coloured = {"cmap": cmap, "vmin": vmin, "vmax": vmax, "symmetric": symmetric}
+    padded = padding and resize is not None  # else their places are square, and nothing bleeds where they are enlarged
     rows = [
-        [[imgify(one, **kwargs, resize=resize, padding=padding) for one in line] for line, kwargs in lines]
+        [[imgify(one, **kwargs, resize=resize, padding=padded) for one in line] for line, kwargs in lines]
         for lines in (_lines(found, coloured, cmap_dim) for found in references.values())
     ]
     return _drawn(_grid(rows, [_wrapped(str(label)) for label in (references if titles is None else titles)]), figsize)

@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).with_name("notebooks")
-NAMES = ("lab_pytorch", "keras_model", "onnx_file")
+NAMES = ("lab_pytorch", "keras_model", "onnx_file", "relevance")
 HELPERS = ("resnet50.py",)
 CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
 NOISE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions|\s*$")

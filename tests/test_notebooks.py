@@ -59,8 +59,8 @@ def text_of(output):
     return json.dumps([output.get("text", ""), data])
 
 
-def test_there_are_three():
-    assert {path.stem for path in SOURCES} == {"lab_pytorch", "keras_model", "onnx_file"}
+def test_all_are_there():
+    assert {path.stem for path in SOURCES} == {"lab_pytorch", "keras_model", "onnx_file", "relevance"}
     assert {path.stem for path in (DOCS / "notebooks").glob("*.ipynb")} == {path.stem for path in SOURCES}
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from craft_onnx.attribution.channels import reduce_channels
 from craft_onnx.attribution.model import Rows, as_inputs, batches
 from craft_onnx.errors import InputError
-from craft_onnx.graph.reverse.rule_sets import rule_set
+from craft_onnx.graph.reverse.relevance.files import composite_of
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.concepts import ChannelConcept, Concept
 from craft_onnx.relevance.conditions import Condition, read_conditions
@@ -248,8 +248,7 @@ class CondAttribution:
         names = [record_layer] if isinstance(record_layer, str) else record_layer
         recorded = tuple(self.layers[name] for name in dict.fromkeys(names))
         start = None if start_layer is None else self.layers[start_layer]
-        rules = rule_set(composite) if isinstance(composite, str) else composite
-        return _Job(rules, recorded, mask_map, start, init_rel, exclude_parallel)
+        return _Job(composite_of(composite), recorded, mask_map, start, init_rel, exclude_parallel)
 
     def _passes(self, layers: Sequence[str], job: _Job) -> Passes:
         """The graphs of a way, made once; the last few are kept."""

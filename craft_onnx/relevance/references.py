@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from craft_onnx.attribution.model import batches
 from craft_onnx.errors import InputError
+from craft_onnx.graph.reverse.relevance.description import describe
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.attribution import CondAttribution
 from craft_onnx.relevance.cache import ImageCache
-from craft_onnx.relevance.composite import described
 from craft_onnx.relevance.concepts import Concept
 from craft_onnx.relevance.one_position import OnePosition
 from craft_onnx.relevance.samples import Samples
@@ -152,7 +152,7 @@ class Portrait:
             "layer_name": self.layer,
             "mode": kind,
             "r_range": look.r_range,
-            "composite": [described(look.composite), look.start, look.target, self.notion.describe(), self.origin],
+            "composite": [describe(look.composite), look.start, look.target, self.notion.describe(), self.origin],
             "rf": look.rf,
             "f_name": "references",
             "plot_f_name": getattr(look.plot_fn, "__name__", repr(look.plot_fn)),

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from craft_onnx.attribution.model import Progress
 from craft_onnx.attribution.targets import check_range
 from craft_onnx.errors import InputError
+from craft_onnx.graph.reverse.relevance.description import describe
+from craft_onnx.graph.reverse.relevance.files import composite_of
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.attribution import CondAttribution
 from craft_onnx.relevance.best import Best
 from craft_onnx.relevance.cache import ImageCache
-from craft_onnx.relevance.composite import composite_of, described
 from craft_onnx.relevance.concepts import Concept, MaxTarget, numbers
 from craft_onnx.relevance.maximization import MODES, SAMPLES, Mode
 from craft_onnx.relevance.references import Look, PlotFunction, Portrait, Ranked, Start
@@ -318,7 +319,7 @@ class FeatureVisualization:
         files = self.attribution.model.manifest.files
         model = "+".join(files[name] for name in ("model.onnx", "weights.bin") if name in files)
         layers = {layer: concept.describe() for layer, concept in self.layer_map.items()}
-        composite = None if rules is None else described(rules)
+        composite = None if rules is None else describe(rules)
         return Belongs(model, self.samples.fingerprint, len(self.samples), composite, layers, self.settings)
 
     def _take(self, findings: Findings, batch: Batch | None, rules: Rules, batch_size: int) -> None:

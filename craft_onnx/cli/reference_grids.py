@@ -72,7 +72,7 @@ def _shown(found: "FeatureVisualization", layer: str, channels: list[int], given
         layer,
         given["mode"],
         (0, given["columns"]),
-        given["composite"],
+        given["rules"],
         given["crop"],
         dimmed if given["style"] == "opaque" else vis_img_heatmap,
         given["batch_size"],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from craft_onnx.cli import options
+from craft_onnx.cli import composites, options
 from craft_onnx.cli.messages import counted, progress, result, say, timed
 from craft_onnx.errors import InputError
 
@@ -50,13 +50,7 @@ class SampleRange(click.ParamType):
     show_default=True,
     help="Those to which a channel matters most, or those that activate it most.",
 )
-@click.option(
-    "--composite",
-    default="epsilon_plus_flat",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="The rules: a composite by its name, or a TOML or JSON file that describes one.",
-)
+@composites.option
 @click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Pictures for each channel.")
 @click.option("--crop", is_flag=True, help="Crop to what the channel sees at the position where it is largest.")
 @click.option(
@@ -88,6 +82,7 @@ def command(model: Path, images: tuple[str, ...], output: Path, **given: Any) ->
 
     asked = asked_channels(given["channels"], given["layers"])
     found = _visualization(model, images, output, given)
+    given["rules"] = composites.rules_of(given["composite"], found.attribution.model)
     for layer, channels in asked.items():
         _check_channels(found, layer, channels)
     _prepare(output, given["force"])
@@ -152,4 +147,4 @@ def _seen(found: "FeatureVisualization", given: dict[str, Any]) -> Path:
         timed(f"Found on {found.attribution.model.provider}"),
     ):
         meter = Meter(bar, end - start)
-        return run(given["composite"], start, end, given["batch_size"], given["checkpoint"], meter)
+        return run(given["rules"], start, end, given["batch_size"], given["checkpoint"], meter)

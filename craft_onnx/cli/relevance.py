@@ -6,26 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from craft_onnx.cli import options
+from craft_onnx.cli import composites, options
 from craft_onnx.cli.messages import counted, result, say, timed
 from craft_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from craft_onnx.cli.relevance_maps import Asked
     from craft_onnx.concepts.craft import Craft
-    from craft_onnx.runtime.model import SplitModel
 
 
 @click.command()
 @click.argument("model", type=options.PathType)
 @options.images
-@click.option(
-    "--composite",
-    default="epsilon_plus_flat",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="The rules: a composite by its name, or a TOML or JSON file that describes one.",
-)
+@composites.option
 @click.option("--class-id", type=click.IntRange(0), help="Class to explain. [default: the one predicted for each]")
 @click.option(
     "--condition",
@@ -101,7 +94,7 @@ def _asked(path: Path, given: dict[str, Any]) -> "Asked":
     cut = None if craft is None else opened.cut.name
     return Asked(
         attribution,
-        _rules(given["composite"], opened),
+        composites.rules_of(given["composite"], opened),
         tuple(combined(conditions, list(dict.fromkeys(given["concepts"])), cut, attribution.layers)),
         craft,
         _class(craft, given),
@@ -119,15 +112,3 @@ def _class(craft: "Craft | None", given: dict[str, Any]) -> int | None:
     if given["start_layer"]:
         return None
     return given["class_id"] if craft is None else craft.class_id_
-
-
-def _rules(composite: str, model: "SplitModel") -> Any:
-    """The composite of a name or a file; that which needs the bounds of the input has those of black and white."""
-    from craft_onnx.graph.reverse.relevance.composites import EpsilonGammaBox
-    from craft_onnx.graph.reverse.rule_sets import rule_set
-    from craft_onnx.relevance.bounds import input_bounds
-
-    if composite == EpsilonGammaBox.name:
-        low, high = input_bounds(model)
-        return EpsilonGammaBox(low=low, high=high)
-    return rule_set(composite)

@@ -1,8 +1,8 @@
 """Make the pictures of the documents: ``python docs/make_pictures.py [FOLDER]``; drawn birds, nothing else.
 
 Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png,
-concept_attributions.png, importances.png, choice.png, fidelity.png and cuts.png, and generated.png of some channels, by
-default into docs/pictures.
+concept_attributions.png, importances.png, choice.png, fidelity.png and cuts.png, generated.png of some channels, and
+relevance.png of one prediction, channel by channel, by default into docs/pictures.
 """
 
 import sys
@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from craft_onnx.attribution.registry import methods
 from craft_onnx.concepts.craft import Craft
 from craft_onnx.concepts.cuts import compare_cuts
+from craft_onnx.relevance.attribution import CondAttribution
+from craft_onnx.relevance.concepts import ChannelConcept
 from craft_onnx.relevance.generation import generate_maximal
+from craft_onnx.relevance.visualization import FeatureVisualization
+from craft_onnx.runtime.model import SplitModel
 from craft_onnx.show.attributions import attribution_overlay, attribution_sheet
 from craft_onnx.show.colours import hex_code
 from craft_onnx.show.overlay import concept_overlay, write_png
 from craft_onnx.show.references import vis_opaque_img
-from craft_onnx.show.relevance import plot_grid
-from craft_onnx_models.birds import TAGGED, Bird, audit, draw_many, model_path
+from craft_onnx.show.relevance import ConceptRow, conditional_figure, plot_grid
+from craft_onnx_models.birds import TAGGED, Bird, audit, class_names, draw_many, model_path
 
 Picture = NDArray[np.uint8]
 SEED = 0
@@ -39,6 +43,7 @@ DPI = 76  # files of less than 300 kB
 INK, GREY = "#222222", "#666666"
 CUTS = ("features.3", "features.5", "features.9")
 LAYER, CHANNELS = "features.9", (27, 51, 45, 26)
+EARLIER, RULES, SHOWN_CHANNELS, FINCH = "features.8", "epsilon_plus_flat", 4, 0
 RANKINGS = ("sobol", "contribution", "tcav", "random")
 
 
@@ -165,6 +170,23 @@ def generated_figure(found: audit.Examination) -> Figure:
     return plot_grid(rows)
 
 
+def relevance_figure(model: SplitModel, folder: Path) -> Figure:
+    """A finch, the channels that it is recognised by, and what each of these stands for."""
+    attribution, notion = CondAttribution(model), ChannelConcept()
+    birds, sample = draw_many(600, seed=3), draw_many(1, [FINCH], seed=8)[0]
+    dataset = [(bird.picture, bird.label) for bird in birds]
+    features = FeatureVisualization(attribution, dataset, {EARLIER: notion}, path=folder)
+    features.run(RULES)
+    x = model.preprocess(sample.picture)
+    whole = attribution(x, [{"y": [FINCH]}], RULES, [EARLIER])
+    share = notion.attribute(whole.relevances[EARLIER])[0]
+    most = np.argsort(-share)[:SHOWN_CHANNELS]
+    through = attribution(x, [{EARLIER: [channel], "y": [FINCH]} for channel in most], RULES).heatmap
+    shown = features.get_max_reference(most, EARLIER, r_range=(0, 6), composite=RULES, rf=True, plot_fn=vis_opaque_img)
+    rows = [ConceptRow(f"channel {k}", share[k], heat, shown[k]) for k, heat in zip(most, through, strict=True)]
+    return conditional_figure(sample.picture, whole.heatmap[0], rows, title=class_names()[FINCH])
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
@@ -186,6 +208,7 @@ def main(folder: Path) -> None:
         save(craft.plot_fidelity(rankings=RANKINGS), folder / "fidelity.png")
         save(cuts_figure(found), folder / "cuts.png")
         save(generated_figure(found), folder / "generated.png")
+        save(relevance_figure(found.model, Path(scratch) / "references"), folder / "relevance.png")
         save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
 
 

@@ -19,6 +19,8 @@ from craft_onnx.runtime.sessions import Session
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from craft_onnx.graph.reverse.rules import Rules
+
 Array = NDArray[Any]
 # One ONNX file holds 2 GB; this much less leaves room for the graph itself.
 LARGEST = (2 << 30) - (64 << 20)
@@ -54,7 +56,7 @@ def write_gradient(
     of: str | None = None,
     wrt: str | None = None,
     pair: bool = False,
-    rules: str = "gradient",
+    rules: "str | Rules" = "gradient",
     force: bool = False,
 ) -> GradientFiles:
     """Write the gradient graph of a model, proven as it was written; whole or not at all.
@@ -69,8 +71,8 @@ def write_gradient(
         Names of the tensors: the derivative of which (the output), with respect to which (the input).
     pair : bool
         Write a forward and a backward graph instead of a combined one.
-    rules : str
-        Name of the rule set.
+    rules : str or Rules
+        A rule set, or its name.
     force : bool
         Replace files that exist.
 
@@ -96,12 +98,14 @@ def write_gradient(
     return GradientFiles(paths, error)
 
 
-def _graphs(model: "ir.Model", of: str | None, wrt: str | None, pair: bool, rules: str) -> "Sequence[ir.Model]":
+def _graphs(
+    model: "ir.Model", of: str | None, wrt: str | None, pair: bool, rules: "str | Rules"
+) -> "Sequence[ir.Model]":
     from craft_onnx.graph.reverse.pair import gradient_pair
-    from craft_onnx.graph.reverse.rule_sets import rule_set
+    from craft_onnx.graph.reverse.relevance.files import composite_of
     from craft_onnx.graph.reverse.vjp import gradient_graph
 
-    chosen = rule_set(rules)
+    chosen = composite_of(rules)
     return gradient_pair(model, of, wrt, chosen) if pair else [gradient_graph(model, of, wrt, chosen)]
 
 
@@ -130,7 +134,9 @@ def _write(graphs: "Sequence[ir.Model]", places: Sequence[Path]) -> None:
             save(graph, place)
 
 
-def _proven(model: "ir.Model", of: str | None, wrt: str | None, rules: str, places: Sequence[Path]) -> float | None:
+def _proven(
+    model: "ir.Model", of: str | None, wrt: str | None, rules: "str | Rules", places: Sequence[Path]
+) -> float | None:
     """Load and run what was written; for true derivatives the error against a difference, which must be small."""
     from craft_onnx.graph.load import read_description
     from craft_onnx.graph.reverse.shift import shifted
@@ -141,7 +147,7 @@ def _proven(model: "ir.Model", of: str | None, wrt: str | None, rules: str, plac
     y, here = f.run({image.name: x, shift.name: np.zeros([1] * len(shift.shape), shift.dtype)})
     product = product_of(Session(places[0]) if len(places) == 1 else Chain(Pair(*map(Session, places))))
     _require_finite(product(x, np.ones_like(y)), here)
-    if rules != "gradient" or is_quantized(model):
+    if (rules if isinstance(rules, str) else rules.name) != "gradient" or is_quantized(model):
         return None
     error = derivative_error(
         lambda at: f.run({image.name: x, shift.name: at - here})[0],

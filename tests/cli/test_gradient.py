@@ -6,6 +6,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from craft_onnx_models.birds import model_path
+
 SIZE, CLASSES, MAPS = 32, 4, 12
 # float32's rounding through the sums of a small net
 CLOSE = 1e-4
@@ -139,12 +141,39 @@ def test_an_operator_without_a_rule(refused, tmp_path):
         (["--of", "act3"], "no tensor or layer 'act3'.\nDid you mean act2"),
         (["--wrt", "nothing"], "no tensor or layer 'nothing'"),
         (["--of", "act1", "--wrt", "act2"], "No derivative leads from 'act1' to 'act2'"),
-        (["--rules", "saliency"], "'saliency' is not one of 'gradient', 'guided_backprop', 'deconvnet'"),
+        (["--rules", "saliency"], "no rule set 'saliency'.\nTake one of gradient, epsilon_plus"),
+        (["--rules", "rules.toml"], "rules.toml cannot be read: No such file"),
+        (["--conservation"], "gradient carries a derivative, which is not conserved"),
+        (["--rules", "epsilon_plus", "--conservation", "--of", "act1"], "--conservation is about the whole model"),
     ],
 )
 def test_refuses(refused, model, tmp_path, arguments, message):
     assert message in refused("gradient", model, "-o", tmp_path / "gradient.onnx", *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rules_of_a_file(gradient, run, model, tmp_path):
+    (tmp_path / "rules.toml").write_text('composite = "epsilon_plus"\nzero_params = "bias"')
+    done = gradient("--rules", tmp_path / "rules.toml")
+    assert "by the rules of " in done.err
+    assert any(props.get("craft_onnx.rule") == "epsilon_plus" for props in metadata(tmp_path / "gradient.onnx"))
+
+
+def test_conservation(run, tmp_path):
+    """Without biases nothing is lost or made; with those of a trained network, something is."""
+    (tmp_path / "free.json").write_text('{"composite": "epsilon_plus", "zero_params": "bias"}')
+    birds = model_path("shortcut")
+    free, biased = (
+        run("gradient", birds, "--rules", rules, "--conservation", "--force", "-o", tmp_path / "gradient.onnx")
+        for rules in (tmp_path / "free.json", "epsilon_plus")
+    )
+    assert free.code == biased.code == 0
+    assert list(free.json["conservation"])[-1] == "input"
+    # What the stabilizer takes, 1e-6 of each quotient, but more of small ones.
+    assert all(abs(ratio - 1) < 0.01 for ratio in free.json["conservation"].values())
+    assert "Of the relevance of the output, 100.0% reaches the input." in free.err
+    assert biased.json["conservation"].keys() == free.json["conservation"].keys()
+    assert abs(biased.json["conservation"]["input"] - 1) > 0.1
 
 
 @pytest.mark.parametrize("existing", ["gradient_forward.onnx", "gradient_backward.onnx"])

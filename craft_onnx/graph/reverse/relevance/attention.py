@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from craft_onnx.graph.reverse.broadcast import sum_over
-from craft_onnx.graph.reverse.relevance.matching import gate_of
+from craft_onnx.graph.reverse.relevance.gates import gate_of
 from craft_onnx.graph.reverse.relevance.rules import Norm
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from craft_onnx.graph.reverse.relevance.attention import Weighted
 from craft_onnx.graph.reverse.relevance.composite import LayerMap
+from craft_onnx.graph.reverse.relevance.gates import gate_of
 from craft_onnx.graph.reverse.relevance.linear import EPSILON
 from craft_onnx.graph.reverse.relevance.matching import (
     ACTIVATIONS,
     AVERAGES,
     Match,
     any_of,
-    gate_of,
     is_bias,
     is_bilinear,
     is_gated,

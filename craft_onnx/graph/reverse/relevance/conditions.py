@@ -7,7 +7,7 @@ Propagation", equation 2.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -90,3 +90,30 @@ def _stages(nodes: Sequence[ir.Node], masked: Mapping[ir.Value, Tensor], rules: 
         last = [value for value in left if not any(other in behind[value] for other in left if other is not value)]
         yield last
         left = [value for value in left if value not in last]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Relevance is only counted: "relevance/<name>" has the sum of what reaches a tensor, for each row.
+
+    Parameters
+    ----------
+    recorded : sequence of str
+        Tensors or layers.
+    """
+
+    recorded: Sequence[str] = ()
+
+    def __call__(self, target: ir.Value, cotangent: Tensor, source: ir.Value, rules: Rules) -> Carried:
+        """Carry relevance from the target to the source; InputError where there is no such tensor or layer."""
+        found = Conditions((), self.recorded)(target, cotangent, source, rules)
+        return replace(found, outputs=[_summed(cotangent.emitter.tensor(value)) for value in found.outputs])
+
+
+def _summed(record: Tensor) -> ir.Value:
+    """The sum over all axes but the first, under the name of the record."""
+    name = str(record.value.name)
+    record.value.name = f"{name}/map"
+    sums = op.ReduceSum(op.Flatten(record, axis=1), [1], keepdims=0).value
+    sums.name = name
+    return sums

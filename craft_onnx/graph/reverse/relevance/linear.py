@@ -15,16 +15,20 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.gradients import GRADIENTS
-from craft_onnx.graph.reverse.gradients.masks import below
+from craft_onnx.graph.reverse.relevance.division import EPSILON, Product, divided, stabilized
 from craft_onnx.graph.reverse.relevance.matching import sum_behind
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
-EPSILON = 1e-6
 # Where operators have their bias; what else they do not take from data are weights.
 BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+
+# Operators that add up products of data and weights.
+PRODUCTS = frozenset({*BIAS, "MatMul", "Einsum"})
 
 # What takes the place of data, weights or a bias; None for zeros.
 Change = Callable[[Tensor], Tensor | None]
@@ -46,6 +50,12 @@ class Part:
     weights: Change
     bias: Change
     sign: int = 1
+
+    @property
+    def side(self) -> int:
+        """1 where it is never negative, -1 where it is never positive, 0 where that depends."""
+        side = SIDES.get(self.data, 0) * SIDES.get(self.weights, 0) * self.sign
+        return side if self.bias is none or SIDES.get(self.bias, 0) * self.sign == side else 0
 
 
 @dataclass(frozen=True)
@@ -93,16 +103,13 @@ def ones(x: Tensor) -> Tensor | None:
     return filled(1.0, x)
 
 
+# Signs of what changes make.
+SIDES = {positive: 1, negative: -1, square: 1, ones: 1}
+
+
 def filled(number: float | Tensor, like: Tensor) -> Tensor:
     """A number, or an array that broadcasts, in the shape of a tensor."""
     return op.Expand(op.CastLike(number, like), op.Shape(like)).shaped_like(like)
-
-
-def stabilized(z: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """z moved away from 0 by epsilon, 0 itself upwards."""
-    if z.nonnegative:
-        return z + epsilon
-    return z + epsilon - (2 * epsilon) * below(z, 0)
 
 
 def with_bias(step: Step) -> Step:
@@ -137,28 +144,62 @@ def propagate(step: Step, shares: Sequence[Share], relevance: Tensor, epsilon: f
 
 
 def _share(step: Step, share: Share, relevance: Tensor, epsilon: float, biased: bool) -> Tensor:
-    applied = [(part, changed) for part in share.parts if (changed := _changed(step, part, biased)) is not None]
+    side = _side(step, share.parts)
+    applied, shift = [], side * epsilon
+    for part in share.parts:
+        changed = _changed(step, part, biased, shift)
+        if changed is not None:
+            applied.append((part, changed))
+            shift = 0.0
     z = _sum((part.sign, changed.y) for part, changed in applied)
-    carried = share.of(step, relevance) / stabilized(z, epsilon)
+    carried = divided(share.of(step, relevance), z if side else stabilized(z, epsilon))
     return _sum((part.sign, _contribution(changed, carried)) for part, changed in applied)
 
 
-def _changed(step: Step, part: Part, biased: bool) -> Step | None:
-    """The step with its parts replaced, and its output computed anew; None where there is no data left."""
+def _side(step: Step, parts: Sequence[Part]) -> int:
+    """1 where all that parts add up is never negative, -1 where it is never positive, 0 where that is not known."""
+    plain = step.attribute("alpha", 1.0) == 1 and step.attribute("beta", 1.0) == 1
+    sides = {part.side for part in parts}
+    return sides.pop() if len(sides) == 1 and plain and step.node.op_type in PRODUCTS else 0
+
+
+def _changed(step: Step, part: Part, biased: bool, shift: float) -> Step | None:
+    """The step with its parts replaced, and its output computed anew and shifted; None where there is no data left."""
     position = data_position(step)
     data = part.data(step.input(position))
     if data is None:
         return None
     inputs: list[Tensor | None] = [_parameter(step, place, part, biased) for place in range(len(step.node.inputs))]
     inputs[position] = data
-    while inputs[-1] is None:
-        inputs.pop()
+    inputs, rest = _shifted(step, inputs, shift)
     attributes = {name: attribute.value for name, attribute in step.node.attributes.items()}
-    y = getattr(op, step.node.op_type)(*inputs, **attributes).shaped_like(step.y)
-    for bias in step.inputs[len(step.node.inputs) :]:
-        added = part.bias(bias) if biased and bias is not None else None
-        y = y if added is None else (y + added).shaped_like(step.y)
-    return replace(step, inputs=tuple(inputs), outputs=(y,), wanted=step.wanted[: len(inputs)])
+    y = getattr(op, step.node.op_type)(*inputs, **attributes)
+    behind = [part.bias(bias) for bias in step.inputs[len(step.node.inputs) :] if biased and bias is not None]
+    for added in [*behind, rest or None]:
+        y = y if added is None else y + added
+    wanted = tuple(place == position for place in range(len(inputs)))
+    return replace(step, inputs=tuple(inputs), outputs=(y.shaped_like(step.y),), wanted=wanted)
+
+
+def _shifted(step: Step, inputs: list[Tensor | None], shift: float) -> tuple[list[Tensor | None], float]:
+    """Inputs whose bias moves the output by a number, and what is left of that to do behind."""
+    place, outputs = BIAS.get(step.node.op_type), _outputs(step)
+    bias = inputs[place] if place is not None and place < len(inputs) else None
+    if not shift or place is None or (bias is None and outputs is None):
+        return [one for one in inputs if one is not None], shift
+    if bias is not None:
+        return [*inputs[:place], bias + shift], 0.0
+    emitter, numbers = step.x.emitter, np.full(outputs or 1, shift, step.x.dtype.numpy())
+    return [*inputs[:place], emitter.tensor(emitter.constant(numbers))], 0.0
+
+
+def _outputs(step: Step) -> int | None:
+    """How long a bias is, where that is known."""
+    if step.node.op_type not in ("Conv", "ConvTranspose"):
+        return 1
+    transposed = step.node.op_type == "ConvTranspose"
+    size = step.input(1).shape[1 if transposed else 0]
+    return size * int(step.attribute("group", 1) if transposed else 1) if isinstance(size, int) else None
 
 
 def _parameter(step: Step, position: int, part: Part, biased: bool) -> Tensor | None:
@@ -183,7 +224,7 @@ def _contribution(step: Step, carried: Tensor) -> Tensor:
     position = data_position(step)
     data, gradient = step.input(position), rule(step, carried)[position]
     assert gradient is not None
-    return data * unbroadcast(gradient, data)
+    return Product(data, unbroadcast(gradient, data))
 
 
 def _sum(terms: Iterable[tuple[int, Tensor]]) -> Tensor:

@@ -13,9 +13,6 @@ from craft_onnx.graph.paths import components
 from craft_onnx.graph.reverse.tensor import FORWARD_KEY
 from craft_onnx.graph.values import constant, operators
 
-# What a deviation, or its inverse, comes out of; and what may lie behind.
-ROOTS = operators("Sqrt ReduceL2")
-BEHIND_ROOTS = operators("Reciprocal Reshape Squeeze Unsqueeze Expand Identity Cast Add Mul Div Max Clip")
 Match = Callable[[ir.Node], bool]
 
 CONVOLUTIONS = operators("Conv ConvTranspose")
@@ -28,10 +25,6 @@ ACTIVATIONS = operators(
 )
 RECTIFIERS = operators("Relu Clip")
 AVERAGES = operators("AveragePool GlobalAveragePool ReduceMean ReduceSum")
-# What a signal is multiplied by to let more or less of it through comes out of one of these.
-GATES = operators("Sigmoid HardSigmoid Tanh Erf Softmax")
-# What may lie between those and the product.
-BETWEEN = operators("Reshape Squeeze Unsqueeze Flatten Transpose Expand Identity Cast Add Sub Mul Div Clip")
 
 
 def is_linear(node: ir.Node) -> bool:
@@ -127,12 +120,12 @@ def is_sum(node: ir.Node) -> bool:
 
 def is_scaled(node: ir.Node) -> bool:
     """Whether a node multiplies by a constant, or changes the sign."""
-    return node.op_type == "Neg" or _with_constant(node, ("Mul",)) or (node.op_type == "Div" and _fixed(node)[1])
+    return node.op_type == "Neg" or with_constant(node, ("Mul",)) or (node.op_type == "Div" and _fixed(node)[1])
 
 
 def is_shifted(node: ir.Node) -> bool:
     """Whether a node adds a constant: on its own, or as BatchNormalization that nothing could be merged with."""
-    return node.op_type == "BatchNormalization" or _with_constant(node, ("Add", "Sub"))
+    return node.op_type == "BatchNormalization" or with_constant(node, ("Add", "Sub"))
 
 
 def is_prepared(node: ir.Node) -> bool:
@@ -147,7 +140,8 @@ def _behind_linear(node: ir.Node) -> bool:
     return False
 
 
-def _with_constant(node: ir.Node, kinds: Sequence[str]) -> bool:
+def with_constant(node: ir.Node, kinds: Sequence[str]) -> bool:
+    """Whether a node of some operators has one constant and one computed input."""
     return node.op_type in kinds and sum(_fixed(node)) == 1
 
 
@@ -160,7 +154,7 @@ def sum_behind(product: ir.Node) -> ir.Node | None:
     readers = [node for node in product.outputs[0].consumers() if FORWARD_KEY not in node.metadata_props]
     if len(readers) != 1 or product.op_type not in UNBIASED or not is_linear(product):
         return None
-    return readers[0] if _with_constant(readers[0], ("Add",)) else None
+    return readers[0] if with_constant(readers[0], ("Add",)) else None
 
 
 def is_bias(node: ir.Node) -> bool:
@@ -174,49 +168,6 @@ def is_gated(node: ir.Node) -> bool:
     return node.op_type == "Mul" and all(constant(value) is None for value in node.inputs)
 
 
-def gate_of(node: ir.Node) -> int | None:
-    """Which input of a product lets the other through; None where that cannot be told."""
-    gates = [place for place, value in enumerate(node.inputs) if _is_gate(value)]
-    return gates[0] if len(gates) == 1 else None
-
-
-def _is_gate(value: ir.Value | None) -> bool:
-    producer = None if value is None else value.producer()
-    if producer is None or producer.op_type in GATES or _is_hard_sigmoid(producer) or is_deviation(value):
-        return producer is not None
-    computed = [one for one in producer.inputs if one is not None and constant(one) is None]
-    return producer.op_type in BETWEEN and len(computed) == 1 and _is_gate(computed[0])
-
-
-def _is_hard_sigmoid(node: ir.Node) -> bool:
-    """Whether a node is max(0, min(c, x + c / 2)): with 6 for c and a sixth of it, what Keras makes of it."""
-    add = node.inputs[0].producer() if node.op_type == "Clip" and node.inputs[0] is not None else None
-    if add is None or not _with_constant(add, ("Add",)):
-        return False
-    bounds = [constant(value) for value in node.inputs[1:3]]
-    numbers = [*bounds, *(array for value in add.inputs if (array := constant(value)) is not None)]
-    if len(numbers) != 3 or any(one is None or one.size != 1 for one in numbers):
-        return False
-    low, high, shift = (float(one.item()) for one in numbers if one is not None)
-    return low == 0 and high == 2 * shift
-
-
 def is_quotient(node: ir.Node) -> bool:
     """Whether a node divides what is computed by what is computed: that counts as a constant."""
     return node.op_type == "Div" and all(constant(value) is None for value in node.inputs)
-
-
-def is_deviation(value: ir.Value | None) -> bool:
-    """Whether a value is a deviation, or the inverse of one: a normalization that is written out divides by it."""
-    maker = None if value is None else value.producer()
-    if maker is None:
-        return False
-    if maker.op_type in ROOTS or (maker.op_type == "Pow" and _is_root(maker)):
-        return True
-    computed = [one for one in maker.inputs if one is not None and constant(one) is None]
-    return maker.op_type in BEHIND_ROOTS and len(computed) == 1 and is_deviation(computed[0])
-
-
-def _is_root(power: ir.Node) -> bool:
-    exponent = constant(power.inputs[1])
-    return exponent is not None and exponent.size == 1 and abs(float(exponent.item())) == 0.5

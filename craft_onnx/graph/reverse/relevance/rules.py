@@ -15,8 +15,8 @@ from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.gradients.masks import above, below
+from craft_onnx.graph.reverse.relevance.division import EPSILON, Product, divided, stabilized
 from craft_onnx.graph.reverse.relevance.linear import (
-    EPSILON,
     Change,
     Part,
     Share,
@@ -28,7 +28,6 @@ from craft_onnx.graph.reverse.relevance.linear import (
     propagate,
     same,
     square,
-    stabilized,
     with_bias,
 )
 from craft_onnx.graph.reverse.rules import Step
@@ -239,9 +238,9 @@ class Norm:
         """The relevance of every input."""
         rule = GRADIENTS.find(step.node)
         assert rule is not None
-        gradients = rule(step, relevance / stabilized(step.y, self.epsilon))
+        gradients = rule(step, divided(relevance, stabilized(step.y, self.epsilon)))
         return [
-            x * unbroadcast(gradient, x) if x is not None and gradient is not None and wanted else None
+            Product(x, unbroadcast(gradient, x)) if x is not None and gradient is not None and wanted else None
             for x, gradient, wanted in zip(step.inputs, gradients, step.wanted, strict=True)
         ]
 

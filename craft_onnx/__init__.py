@@ -44,6 +44,8 @@ _PUBLIC = {
     "Maximization": "craft_onnx.relevance.maximization",
     "Statistics": "craft_onnx.relevance.maximization",
     "get_layer_names": "craft_onnx.relevance.layers",
+    "conservation": "craft_onnx.relevance.conservation",
+    "composite_of": "craft_onnx.graph.reverse.relevance.files",
     "Preprocessing": "craft_onnx.description",
     "Description": "craft_onnx.description",
     "imgify": "craft_onnx.show.imgify",

@@ -11,14 +11,14 @@ import craft_onnx as co
 from craft_onnx.errors import InputError
 from craft_onnx.graph.normalize import normalize
 from craft_onnx.graph.reverse.relevance.composites import EpsilonPlus
-from craft_onnx.relevance.conservation import conservation, losses
+from craft_onnx.relevance.conservation import losses
 
 FREE = EpsilonPlus(zero_params="bias")
 RNG = np.random.default_rng(0)
 
 
 def test_without_biases_every_layer_has_it_all(birds, bird_inputs):
-    found = conservation(birds, bird_inputs, FREE)
+    found = co.conservation(birds, bird_inputs, FREE)
     assert list(found)[-1] == "input" and len(found) > 5
     # What the stabilizer takes is 1e-6 of each quotient, but of small ones more.
     for name, ratios in found.items():
@@ -29,8 +29,8 @@ def test_without_biases_every_layer_has_it_all(birds, bird_inputs):
 def test_it_is_what_attribution_records(birds, bird_inputs):
     """The sum of the recorded relevance of a layer over the logit; those of cuts, and of layers that are named."""
     x, classes = bird_inputs[:3], [1, 0, 4]
-    layers = list(conservation(birds, x, "epsilon_plus"))[:-1]
-    found = conservation(birds, x, "epsilon_plus", classes, [*layers], batch_size=2)
+    layers = list(co.conservation(birds, x, "epsilon_plus"))[:-1]
+    found = co.conservation(birds, x, "epsilon_plus", classes, [*layers], batch_size=2)
     conditions = [{"y": [number]} for number in classes]
     expected = co.CondAttribution(birds)(x, conditions, "epsilon_plus", record_layer=layers)
     logits = expected.prediction[np.arange(3), classes]
@@ -43,7 +43,7 @@ def test_it_is_what_attribution_records(birds, bird_inputs):
 
 def test_the_predicted_class_is_the_default(birds, bird_inputs):
     predicted = birds.predict(bird_inputs[:4]).argmax(1)
-    found, expected = (conservation(birds, bird_inputs[:4], "epsilon_plus", ids) for ids in (None, predicted))
+    found, expected = (co.conservation(birds, bird_inputs[:4], "epsilon_plus", ids) for ids in (None, predicted))
     np.testing.assert_array_equal(found["input"], expected["input"])
 
 
@@ -51,7 +51,7 @@ def test_a_branch_has_its_share():
     """y = w x + 3 w x: three quarters go through the second branch, all through the cut before both."""
     model = model_of("a = Gemm(x, w)  b = Mul(a, three)  y = Add(a, b)", (2, 3), {"w": np.eye(3), "three": 3.0})
     x = np.abs(RNG.standard_normal((4, 3)))
-    found = conservation(model, x, "epsilon_plus", layers=["b", "a"])
+    found = co.conservation(model, x, "epsilon_plus", layers=["b", "a"])
     np.testing.assert_allclose(found["b"], 0.75, rtol=1e-4)
     np.testing.assert_allclose(found["a"], 1, rtol=1e-4)
 
@@ -65,13 +65,13 @@ def test_losses_say_where():
 
 def test_a_layer_that_is_not_there(birds, bird_inputs):
     with pytest.raises(InputError, match=r"no tensor or layer 'features\.99'"):
-        conservation(birds, bird_inputs[:1], FREE, layers=["features.99"])
+        co.conservation(birds, bird_inputs[:1], FREE, layers=["features.99"])
 
 
 @pytest.mark.parametrize("bad", [8, -1, [0, 1, 2]])
 def test_classes_that_are_not_there(birds, bird_inputs, bad):
     with pytest.raises(InputError, match="class"):
-        conservation(birds, bird_inputs[:2], FREE, bad)
+        co.conservation(birds, bird_inputs[:2], FREE, bad)
 
 
 @pytest.fixture(scope="module", params=["vit", "swin"])
@@ -93,7 +93,7 @@ def transformer(request):
 def test_transformers_conserve_up_to_their_tokens(transformer):
     """Attention and normalizations give all on; a class token of the model's own, and only that, keeps its share."""
     x = RNG.standard_normal((4, 3, 64, 64)).astype(np.float32)
-    found = conservation(transformer, x, FREE)
+    found = co.conservation(transformer, x, FREE)
     has_token = "cat" in found
     names = list(found)[: list(found).index("cat") + 1] if has_token else list(found)
     for name in names:
@@ -104,5 +104,5 @@ def test_transformers_conserve_up_to_their_tokens(transformer):
 def test_attn_lrp_does_not_conserve(transformer):
     """Softmax has relevance of its own: what is measured is told."""
     x = RNG.standard_normal((4, 3, 64, 64)).astype(np.float32)
-    first = "blocks.0" if "blocks.0" in (found := conservation(transformer, x, "attn_lrp")) else "stages.0"
+    first = "blocks.0" if "blocks.0" in (found := co.conservation(transformer, x, "attn_lrp")) else "stages.0"
     assert 1e-3 < abs(found[first] - 1).max() < 1

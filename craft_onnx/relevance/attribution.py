@@ -300,9 +300,12 @@ def _joined(parts: Iterable[_Placed]) -> ConditionalAttribution:
     """The rows of all parts in the order of their places."""
     placed = list(parts)
     order = np.argsort(np.concatenate([places for places, _ in placed]))
+    in_order = (np.diff(order) == 1).all()
 
     def whole(rows: Callable[[_Part], Array]) -> Array:
-        return np.concatenate([rows(part) for _, part in placed])[order]
+        arrays = [rows(part) for _, part in placed]
+        joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # of many layers: large
+        return joined if in_order else joined[order]
 
     layers = list(placed[0][1].relevances)
     return ConditionalAttribution(

@@ -91,8 +91,9 @@ class Passes:
         """Run the model on rows x (n, ...)."""
         image, cotangent, masks = self._forward.inputs[0], self._backward.inputs[0].name, self._masks()
         values = self._forward.run_values({image.name: np.ascontiguousarray(x, image.dtype)})
-        needed = (spec.name for spec in self._backward.inputs if spec.name != cotangent and spec.name not in masks)
-        return Forward({name: values[name].numpy() for name in self._kept}, {name: values[name] for name in needed})
+        needed = [spec.name for spec in self._backward.inputs if spec.name != cotangent and spec.name not in masks]
+        residuals = {name: values[name] for name in needed}
+        return Forward({name: values.pop(name).numpy() for name in self._kept}, residuals)
 
     def backward(
         self, forward: Forward, relevance: Array, masks: Mapping[str, Array]
@@ -124,7 +125,7 @@ class Passes:
         given = {f"{MASK}{name}": mask for name, mask in masks.items()}
         feeds = {start.name: np.ascontiguousarray(relevance, start.dtype), **given, **forward.residuals}
         values = self._backward.run_values({spec.name: feeds[spec.name] for spec in self._backward.inputs})
-        found = {name: value.numpy() for name, value in values.items()}
+        found = {name: values.pop(name).numpy() for name in list(values)}  # copied and let go one after the other
         at_input = found[self._backward.outputs[0].name]
         if not np.isfinite(at_input).all():
             raise CraftError(

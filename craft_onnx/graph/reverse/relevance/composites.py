@@ -20,7 +20,7 @@ from craft_onnx.graph.reverse.relevance.composite import (
     ignored,
     of_first_layer,
 )
-from craft_onnx.graph.reverse.relevance.linear import EPSILON
+from craft_onnx.graph.reverse.relevance.division import EPSILON
 from craft_onnx.graph.reverse.relevance.matching import CONVOLUTIONS, DENSE, RECTIFIERS, first_linear, is_bilinear
 from craft_onnx.graph.reverse.relevance.rules import (
     AlphaBeta,

@@ -19,7 +19,7 @@ import numpy as np
 
 from craft_onnx.graph.reverse.broadcast import unbroadcast
 from craft_onnx.graph.reverse.gradients import GRADIENTS
-from craft_onnx.graph.reverse.relevance.division import EPSILON, Product, divided, stabilized
+from craft_onnx.graph.reverse.relevance.division import Product, divided, stabilized
 from craft_onnx.graph.reverse.relevance.matching import sum_behind
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
@@ -104,7 +104,7 @@ def ones(x: Tensor) -> Tensor | None:
 
 
 # Signs of what changes make.
-SIDES = {positive: 1, negative: -1, square: 1, ones: 1}
+SIDES: dict[Change, int] = {positive: 1, negative: -1, square: 1, ones: 1}
 
 
 def filled(number: float | Tensor, like: Tensor) -> Tensor:
@@ -218,13 +218,42 @@ def data_position(step: Step) -> int:
     return position
 
 
+def flat_convolution(step: Step, relevance: Tensor, epsilon: float) -> Tensor | None:
+    """What ones for data and weights share out in a convolution of all channels; None of anything else.
+
+    All channels have the same, on the way there and back: one is enough.
+    """
+    window = step.input(1).shape[2:] if step.node.op_type == "Conv" else ()
+    channels = step.x.shape[1] if window else None
+    sizes = [size for size in window if isinstance(size, int)]
+    if (
+        data_position(step)
+        or step.attribute("group", 1) != 1
+        or not isinstance(channels, int)
+        or len(sizes) < len(window)
+    ):
+        return None
+    emitter = step.x.emitter
+    plane = filled(1.0, op.Slice(step.x, [0], [1], [1]))
+    weights = emitter.tensor(emitter.constant(np.full((1, 1, *sizes), 1, step.x.dtype.numpy())))
+    attributes = {name: attribute.value for name, attribute in step.node.attributes.items()}
+    z = op.Conv(plane, weights, **attributes)
+    one = replace(step, inputs=(plane, weights), outputs=(z,), wanted=(True, False))
+    total = op.ReduceSum(relevance, [1], keepdims=1)
+    return op.Expand(_gradient(one, total / (channels * z + epsilon)), op.Shape(step.x)).shaped_like(step.x)
+
+
 def _contribution(step: Step, carried: Tensor) -> Tensor:
-    rule = GRADIENTS.find(step.node)
+    return Product(step.input(data_position(step)), _gradient(step, carried))
+
+
+def _gradient(step: Step, carried: Tensor) -> Tensor:
+    """The derivative to the data."""
+    rule, position = GRADIENTS.find(step.node), data_position(step)
     assert rule is not None
-    position = data_position(step)
-    data, gradient = step.input(position), rule(step, carried)[position]
+    gradient = rule(step, carried)[position]
     assert gradient is not None
-    return Product(data, unbroadcast(gradient, data))
+    return unbroadcast(gradient, step.input(position))
 
 
 def _sum(terms: Iterable[tuple[int, Tensor]]) -> Tensor:

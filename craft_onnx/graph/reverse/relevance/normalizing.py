@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from craft_onnx.graph.reverse.broadcast import in_float32
 from craft_onnx.graph.reverse.gradients.shapes import reshaped
-from craft_onnx.graph.reverse.relevance.linear import EPSILON, stabilized
+from craft_onnx.graph.reverse.relevance.division import EPSILON, stabilized
 from craft_onnx.graph.reverse.relevance.rules import Parameters, left_out
 from craft_onnx.graph.reverse.rules import Step
 from craft_onnx.graph.reverse.tensor import Tensor, op

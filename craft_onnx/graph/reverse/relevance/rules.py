@@ -21,6 +21,7 @@ from craft_onnx.graph.reverse.relevance.linear import (
     Part,
     Share,
     filled,
+    flat_convolution,
     negative,
     none,
     ones,
@@ -212,6 +213,11 @@ class WSquare(LinearRule):
 @dataclass(frozen=True)
 class Flat(LinearRule):
     """To all inputs alike, whatever the data and the weights (Lapuschkin et al. 2019, supplement)."""
+
+    def __call__(self, step: Step, relevance: Tensor) -> list[Tensor | None]:
+        """The relevance of every input: of the data, and None for parameters."""
+        alike = flat_convolution(step, relevance, self.epsilon)
+        return super().__call__(step, relevance) if alike is None else [alike, *[None] * (len(step.inputs) - 1)]
 
     def shares(self, step: Step) -> Sequence[Share]:
         """All of it."""

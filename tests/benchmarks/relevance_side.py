@@ -59,8 +59,7 @@ def zennit(folder: Path, network: str, x: Array, classes: list[int]) -> Callable
     selected[range(len(x)), classes] = 1
 
     def run() -> Array:
-        image = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-        return attribute(image, lambda prediction: prediction * selected)[1].detach().numpy().sum(axis=1)
+        return attribute(torch.from_numpy(x), lambda prediction: prediction * selected)[1].detach().numpy().sum(axis=1)
 
     return run
 

@@ -41,7 +41,7 @@ def _with_modules(net: nn.Module) -> nn.Module:
 
 def attributor(network: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """From pictures and what relevance starts from to the prediction and the relevance of the pictures."""
-    net = _with_modules(PLAIN_NETWORKS[network]()).to(memory_format=torch.channels_last)
+    net = _with_modules(PLAIN_NETWORKS[network]())  # zennit is slower with channels last
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     composite = EpsilonPlusFlat(canonizers=[SequentialMergeBatchNorm()])

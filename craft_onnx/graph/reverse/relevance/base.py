@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from craft_onnx.graph.reverse.relevance.attention import Weighted
 from craft_onnx.graph.reverse.relevance.composite import LayerMap
-from craft_onnx.graph.reverse.relevance.gates import gate_of
 from craft_onnx.graph.reverse.relevance.division import EPSILON
+from craft_onnx.graph.reverse.relevance.gates import gate_of
 from craft_onnx.graph.reverse.relevance.matching import (
     ACTIVATIONS,
     AVERAGES,

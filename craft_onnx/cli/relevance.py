@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--record", multiple=True, metavar="LAYER", help="Say which channels or concepts of this layer matter.")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Of them to name for each layer.")
 @click.option("--parallel", is_flag=True, help="Let relevance flow through shortcuts around the layers that are named.")
+@click.option("--conservation", is_flag=True, help="Say how much relevance of the class reaches each layer.")
 @options.preprocessing
 @options.output("Folder for the pictures, the maps and a page.")
 @options.batches
@@ -65,6 +66,8 @@ def command(model: Path, images: tuple[str, ...], output: Path, **given: Any) ->
         raise InputError(
             f"Relevance starts from {given['start_layer']}, or from class {given['class_id']}.", "Give one of the two."
         )
+    if given["start_layer"] and given["conservation"]:
+        raise InputError("--conservation is counted from the logit of a class.", "Leave it out, or --start-layer.")
     asked = _asked(model, given)
     pictures = open_pictures(list(images))
     with new_folder(output, given["force"]) as folder, timed(f"Explained on {asked.model.provider}"):
@@ -104,6 +107,7 @@ def _asked(path: Path, given: dict[str, Any]) -> "Asked":
         not given["parallel"],
         given["batch_size"],
         given["composite"],
+        given["conservation"],
     )
 
 

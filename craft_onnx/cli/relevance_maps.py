@@ -59,6 +59,8 @@ class Asked:
         Pictures in one run.
     composite : str
         As the user gave it.
+    conservation : bool
+        Whether to count what reaches each layer.
     """
 
     attribution: "CondAttribution"
@@ -72,6 +74,7 @@ class Asked:
     exclude_parallel: bool
     batch_size: int
     composite: str
+    conservation: bool
 
     @property
     def model(self) -> "SplitModel":
@@ -119,6 +122,8 @@ def _explain(folder: Path, pictures: list[tuple[str, Any]], asked: Asked, bar: A
     logits = asked.model.predict(x, asked.batch_size)
     classes = _classes(logits, asked)
     written = [described(asked.model, pictures[i][0], logits[i], classes[i]) for i in range(len(x))]
+    if asked.conservation:
+        _count(x, classes, written, asked)
     tiles: list[list[Any]] = [[] for _ in pictures]
     for place, found in enumerate(_attributions(x, classes, asked)):
         for i, (name, picture) in enumerate(pictures):
@@ -138,6 +143,18 @@ def _classes(logits: Any, asked: Asked) -> list[int | None]:
     if asked.start_layer or asked.class_id is not None:
         return [asked.class_id] * len(logits)
     return [int(each) for each in logits.argmax(axis=1)]
+
+
+def _count(x: Any, classes: Sequence[int | None], written: list[Written], asked: Asked) -> None:
+    """What reaches each layer that all relevance goes through, over the logit, and where that changes most."""
+    from craft_onnx.relevance.conservation import conservation, losses
+
+    explained = [one for one in classes if one is not None]
+    found = conservation(asked.model, x, asked.rules, explained, batch_size=asked.batch_size)
+    for i, one in enumerate(written):
+        one["conservation"] = {name: float(ratios[i]) for name, ratios in found.items()}
+    for loss in losses(found)[:1]:
+        say(f"Relevance changes most between {loss.behind} and {loss.before}, to {loss.ratio:.1%}: biases take a share.")
 
 
 def _attributions(x: Any, classes: Sequence[int | None], asked: Asked) -> "Iterator[ConditionalAttribution]":
@@ -223,10 +240,12 @@ def _caption(one: Written) -> str:
 
 
 def _tables(one: Written) -> list[Any]:
-    """What the recorded layers have, a table for each map and layer."""
+    """What is conserved, and what the recorded layers have, a table for each map and layer."""
     from craft_onnx.report.content import Table
 
-    return [
+    kept = [[name, f"{ratio:.1%}"] for name, ratio in one.get("conservation", {}).items()]
+    counted = [Table("relevance that reaches each layer, over the logit", ["", "conserved"], kept)] if kept else []
+    return counted + [
         Table(
             f"{_short(each)}: {record['of']} of {record['layer']}",
             ["", "relevance", "share"],

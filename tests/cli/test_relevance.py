@@ -106,6 +106,19 @@ def test_concepts_of_a_bundle(run, fitted_bundle, pictures, tmp_path):
         }
 
 
+def test_conservation(run, split_bundle, pictures, tmp_path):
+    path = pictures / "red_00.png"
+    done = run("relevance", split_bundle, path, "--conservation", "-o", tmp_path / "o")
+    assert done.code == 0, done.err
+    (one,) = done.json
+    model = co.load(split_bundle)
+    expected = co.conservation(model, model.preprocess(read(path)), "epsilon_plus_flat", 0)
+    assert one["conservation"] == {name: pytest.approx(ratio[0], rel=1e-4) for name, ratio in expected.items()}
+    assert one["conservation"]["input"] == pytest.approx(one["maps"][0]["conserved"], rel=1e-4)
+    assert {"act1", "act2"} < set(one["conservation"]) and "Relevance changes most between" in done.err
+    assert "relevance that reaches each layer" in (tmp_path / "o" / "index.html").read_text()
+
+
 def test_from_a_layer(run, split_bundle, pictures, tmp_path):
     done = run("relevance", split_bundle, pictures / "red_00.png", "--start-layer", "act2", "-o", tmp_path / "o")
     assert done.code == 0, done.err
@@ -182,6 +195,7 @@ def test_maps_of_equal_names_are_told_apart():
         (["--record", "act7"], "no tensor or layer 'act7'"),
         (["--start-layer", "act7"], "no tensor or layer 'act7'"),
         (["--start-layer", "act2", "--class-id", 1], "starts from act2, or from class 1"),
+        (["--start-layer", "act2", "--conservation"], "counted from the logit of a class"),
         (["--start-layer", "act1", "--condition", "act2:1"], "No derivative leads"),
         (["--parent", 0], "no --concept says which"),
         (["--preset", "torch"], "says itself how pictures become its input"),

@@ -154,7 +154,7 @@ def _count(x: Any, classes: Sequence[int | None], written: list[Written], asked:
     for i, one in enumerate(written):
         one["conservation"] = {name: float(ratios[i]) for name, ratios in found.items()}
     for loss in losses(found)[:1]:
-        say(f"Relevance changes most between {loss.behind} and {loss.before}, to {loss.ratio:.1%}: biases take a share.")
+        say(f"Relevance changes most from {loss.behind} to {loss.before}, to {loss.ratio:.0%}: biases take a share.")
 
 
 def _attributions(x: Any, classes: Sequence[int | None], asked: Asked) -> "Iterator[ConditionalAttribution]":

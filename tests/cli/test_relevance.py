@@ -115,7 +115,7 @@ def test_conservation(run, split_bundle, pictures, tmp_path):
     expected = co.conservation(model, model.preprocess(read(path)), "epsilon_plus_flat", 0)
     assert one["conservation"] == {name: pytest.approx(ratio[0], rel=1e-4) for name, ratio in expected.items()}
     assert one["conservation"]["input"] == pytest.approx(one["maps"][0]["conserved"], rel=1e-4)
-    assert {"act1", "act2"} < set(one["conservation"]) and "Relevance changes most between" in done.err
+    assert {"act1", "act2"} < set(one["conservation"]) and "Relevance changes most from" in done.err
     assert "relevance that reaches each layer" in (tmp_path / "o" / "index.html").read_text()
 
 

@@ -16,7 +16,7 @@ def test_the_page_is_that_of_the_records():
 
 
 def test_most_networks_pass():
-    assert sum(map(passed, RECORDS.values())) >= 0.94 * len(RECORDS)
+    assert sum(map(passed, RECORDS.values())) >= 0.95 * len(RECORDS)
 
 
 def test_a_gradient_that_is_wrong_does_not_pass():

@@ -201,8 +201,8 @@ def session_options(threads: int | None = None) -> Any:
     options.intra_op_num_threads = threads or 0
     # Threads that wait busily after a run take the cores from the next session: g and h in turns took twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A plan of all tensors is one block, as large as what is never needed at the same time, taken and given back in every
-    # run: gradient graphs of ResNet50, MobileNetV2 and ViT-B/16 take a third to a half less memory without, and no longer.
+    # A plan of all tensors is one block that every run asks of the system and gives back: gradient graphs of ResNet50,
+    # MobileNetV2 and ViT-B/16 take a third to a half less memory without it, and are no slower.
     options.enable_mem_pattern = False
     options.log_severity_level = QUIET
     return options

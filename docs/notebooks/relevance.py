@@ -1,10 +1,10 @@
 # %% [markdown]
 # # From "where" to "what": zennit-crp's quickstart on an ONNX file
 #
-# Concept Relevance Propagation carries the relevance of a prediction back through chosen channels alone, and shows what a
-# channel stands for by the pictures to which it matters most (Achtibat et al. 2023). The first cells are the quickstart of
-# [zennit-crp](https://github.com/rachtibat/zennit-crp), line by line: another import, another model (an ONNX file), its
-# layer names; and NumPy sorts, where PyTorch did. No PyTorch is needed.
+# Concept Relevance Propagation carries the relevance of a prediction back through chosen channels alone, and shows
+# what a channel stands for by the pictures to which it matters most (Achtibat et al. 2023). The first cells are the
+# quickstart of [zennit-crp](https://github.com/rachtibat/zennit-crp), line by line: another import, another model
+# (an ONNX file), its layer names; and NumPy sorts, where PyTorch did. No PyTorch is needed.
 #
 # The model tells eight kinds of drawn birds apart (`craft_onnx_models.birds`); of these birds all parts are known.
 
@@ -71,12 +71,12 @@ print({int(channel): f"{rel_c[channel]:.0%}" for channel in concept_ids[:5]})
 # %% [markdown]
 # ## Feature visualisation
 #
-# One pass over the data set finds, for all layers at once, the pictures in which each channel is most relevant and most
-# active. What is found lies in the folder "FeatureVisualization"; a run that is interrupted goes on there.
+# One pass over the data set finds, for all layers at once, the pictures in which each channel is most relevant and
+# most active. What is found lies in the folder "FeatureVisualization"; a run that is interrupted goes on there.
 
 # %%
 # define which concept is used in each layer
-layer_map = {name: cc for name in layer_names}
+layer_map = {name: cc for name in layer_names}  # noqa: C420
 
 # compute visualization
 fv = FeatureVisualization(attribution, dataset, layer_map)
@@ -88,8 +88,8 @@ ref_c = fv.get_max_reference(concept_ids[:5], "features.8", "relevance", composi
 plot_grid(ref_c)
 
 # %% [markdown]
-# A row is a channel: the pictures to which it matters most, and where in them. Looked at closer, at the one position where it is
-# largest, each row shows one thing, in whatever colour the bird has it.
+# A row is a channel: the pictures to which it matters most, and where in them. Looked at closer, at the one position
+# where it is largest, each row shows one thing, in whatever colour the bird has it.
 
 # %%
 closer = fv.get_max_reference(
@@ -100,8 +100,8 @@ plot_grid(closer)
 # %% [markdown]
 # ## One prediction, channel by channel
 #
-# On the left the heatmap that any attribution method gives: it says where. On the right each of the most relevant channels: how
-# much of the relevance goes through it, where, and what it stands for.
+# On the left the heatmap that any attribution method gives: it says where. On the right each of the most relevant
+# channels: how much of the relevance goes through it, where, and what it stands for.
 
 # %%
 from craft_onnx.show.relevance import ConceptRow, conditional_figure, maximization_figure
@@ -114,8 +114,8 @@ conditional_figure(sample.picture, attr.heatmap[0], rows, title=f"class 0, {bird
 # %% [markdown]
 # ## What activates a channel most, and what it is used for
 #
-# ActMax takes the pictures in which a channel is most active, RelMax those in which it matters most to the prediction; and a
-# picture can be generated that activates it more than any photograph does.
+# ActMax takes the pictures in which a channel is most active, RelMax those in which it matters most to the
+# prediction; and a picture can be generated that activates it more than any photograph does.
 
 # %%
 channel = most[0]
@@ -123,7 +123,10 @@ by_activation = fv.get_max_reference(channel, "features.8", "activation", compos
 by_relevance = fv.get_max_reference(channel, "features.8", "relevance", composite=composite, plot_fn=vis_opaque_img)
 generated = co.generate_maximal(model, [channel], layer="features.8", steps=128)
 classes, means = fv.compute_stats(channel, "features.8", top_N=3)
-print("classes that it speaks for:", {birds.class_names()[k]: f"{mean:.0%}" for k, mean in zip(classes, means)})
+print(
+    "classes that it speaks for:",
+    {birds.class_names()[k]: f"{mean:.0%}" for k, mean in zip(classes, means, strict=True)},
+)
 maximization_figure(
     by_activation[channel], by_relevance[channel], f"features.8, channel {channel}", generated.pictures[0]
 )
@@ -131,8 +134,8 @@ maximization_figure(
 # %% [markdown]
 # ## Concepts of CRAFT as concepts of relevance
 #
-# A concept of CRAFT is a direction across channels. `NMFConcept` divides relevance among the concepts of a bank, at every
-# position; here those of the class whose birds often wear a leg tag, which the model takes for the class.
+# A concept of CRAFT is a direction across channels. `NMFConcept` divides relevance among the concepts of a bank, at
+# every position; here those of the class whose birds often wear a leg tag, which the model takes for the class.
 
 # %%
 TAGGED = birds.TAGGED

@@ -13,10 +13,11 @@ import onnx_ir as ir
 import torch
 from common import THREADS
 from networks import PLAIN_NETWORKS
-from relevance_side import CONDITIONS
+from relevance_side import CONDITIONS, LAYERS
 from serving import Side
 
 from craft_onnx.graph.normalize import normalize
+from craft_onnx.runtime.bundle import create_bundle
 
 OWN = ["forward", "ours", "ten", "calls"]
 PAUSE = 0.2  # seconds in which the threads of the side before stop waiting busily for more
@@ -24,13 +25,13 @@ SCRIPT = Path(__file__).with_name("relevance_side.py")
 
 
 def write(folder: Path, network: str, batch: int, side: int) -> None:
-    """The model, pictures, and a class of each."""
+    """A bundle of the model, pictures, and a class of each."""
     torch.onnx.export(
         PLAIN_NETWORKS[network](), (torch.zeros(2, 3, side, side),), folder / "exported.onnx",
         dynamo=False, opset_version=18, input_names=["x"], output_names=["y"],
         dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
     )  # fmt: skip
-    ir.save(normalize(ir.load(folder / "exported.onnx")), folder / "model.onnx")
+    create_bundle(normalize(ir.load(folder / "exported.onnx")), [LAYERS[network]], folder / "bundle")
     rng = np.random.default_rng(0)
     np.save(folder / "x.npy", rng.standard_normal((batch, 3, side, side), np.float32))
     np.save(folder / "classes.npy", rng.integers(0, 1000, batch))

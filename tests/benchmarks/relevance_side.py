@@ -3,6 +3,8 @@
 import os
 
 THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "2"))
+# On a machine that others use too, threads of PyTorch that wait busily for each other take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
 from collections.abc import Callable
@@ -67,7 +69,7 @@ def zennit(folder: Path, network: str, x: Array, classes: list[int]) -> Callable
 def _model(folder: Path) -> Any:
     import craft_onnx as co
 
-    return co.load(folder / "model.onnx", threads=THREADS)
+    return co.load(folder / "bundle", threads=THREADS)
 
 
 def _attribution(folder: Path) -> Any:

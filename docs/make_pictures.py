@@ -2,7 +2,8 @@
 
 Fits the concepts of the demo model's tag-wearing class and writes concepts.png (the README's), image_concepts.png,
 concept_attributions.png, importances.png, choice.png, fidelity.png and cuts.png, generated.png of some channels, and
-relevance.png of one prediction, channel by channel, by default into docs/pictures.
+relevance.png of one prediction, channel by channel, and attribution_graph.png of one channel, layer by layer; by
+default into docs/pictures.
 """
 
 import sys
@@ -21,13 +22,14 @@ from craft_onnx.attribution.registry import methods
 from craft_onnx.concepts.craft import Craft
 from craft_onnx.concepts.cuts import compare_cuts
 from craft_onnx.relevance.attribution import CondAttribution
+from craft_onnx.relevance.attribution_graph import AttributionGraph
 from craft_onnx.relevance.concepts import ChannelConcept
 from craft_onnx.relevance.generation import generate_maximal
 from craft_onnx.relevance.visualization import FeatureVisualization
 from craft_onnx.runtime.model import SplitModel
 from craft_onnx.show.attributions import attribution_overlay, attribution_sheet
 from craft_onnx.show.colours import hex_code
-from craft_onnx.show.overlay import concept_overlay, write_png
+from craft_onnx.show.overlay import concept_overlay, fitted, write_png
 from craft_onnx.show.references import vis_opaque_img
 from craft_onnx.show.relevance import ConceptRow, conditional_figure, plot_grid
 from craft_onnx_models.birds import TAGGED, Bird, audit, class_names, draw_many, model_path
@@ -44,6 +46,7 @@ INK, GREY = "#222222", "#666666"
 CUTS = ("features.3", "features.5", "features.9")
 LAYER, CHANNELS = "features.9", (27, 51, 45, 26)
 EARLIER, RULES, SHOWN_CHANNELS, FINCH = "features.8", "epsilon_plus_flat", 4, 0
+CHAIN = ("features.4", "features.6", "features.8")
 RANKINGS = ("sobol", "contribution", "tcav", "random")
 
 
@@ -187,6 +190,26 @@ def relevance_figure(model: SplitModel, folder: Path) -> Figure:
     return conditional_figure(sample.picture, whole.heatmap[0], rows, title=class_names()[FINCH])
 
 
+def tree_figure(model: SplitModel, folder: Path) -> Figure:
+    """What the channel that sees the tag is made of, in one prediction: relevance, and what each stands for."""
+    attribution, notion = CondAttribution(model), ChannelConcept()
+    dataset = [(bird.picture, bird.label) for bird in draw_many(600, seed=3)]
+    features = FeatureVisualization(attribution, dataset, dict.fromkeys(CHAIN, notion), path=folder)
+    features.run(RULES)
+    sample = next(bird for bird in draw_many(40, [TAGGED], seed=9) if bird.shows("tag"))
+    x = model.preprocess(sample.picture)
+    reached = attribution(x, [{"y": [TAGGED]}], RULES, [CHAIN[-1]]).relevances[CHAIN[-1]]
+    channel = int(notion.attribute(reached)[0].argmax())
+    tree = AttributionGraph(attribution, CHAIN)(x, RULES, channel, CHAIN[-1], TAGGED, [2, 2], heatmaps=True)
+    shown = {}
+    for layer, number in tree.nodes:
+        found = features.get_max_reference(
+            [number], layer, r_range=(0, 3), composite=RULES, rf=True, plot_fn=vis_opaque_img
+        )
+        shown[layer, number] = [fitted(crop, (96, 96)) for crop in found[number]]
+    return tree.plot(sample.picture, shown)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     figure.savefig(path, dpi=DPI, pil_kwargs={"optimize": True})
@@ -209,6 +232,7 @@ def main(folder: Path) -> None:
         save(cuts_figure(found), folder / "cuts.png")
         save(generated_figure(found), folder / "generated.png")
         save(relevance_figure(found.model, Path(scratch) / "references"), folder / "relevance.png")
+        save(tree_figure(found.model, Path(scratch) / "tree"), folder / "attribution_graph.png")
         save(craft.plot_concepts_importances(nb_most_important_concepts=audit.CONCEPTS), folder / "importances.png")
 
 

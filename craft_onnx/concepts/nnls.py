@@ -19,9 +19,9 @@ from craft_onnx.runtime.lookahead import ahead
 
 Floats = TypeVar("Floats", NDArray[np.floating], NDArray[np.float64])
 Array = NDArray[np.float64]
-CHUNK = 4096
-# Numbers that are brought to double precision at a time: 4 MB, which stay in the cache until they are multiplied.
-CELLS = 1 << 19
+CHUNK = 16384
+# Numbers that are brought to double precision at a time: 2 MB, which stay in the cache until they are multiplied.
+CELLS = 1 << 18
 # Multiplications of a product of matrices, and of a matrix and a vector, which OpenBLAS takes one thread for: in
 # products this small more would wait for each other for longer than they work.
 SERIAL, SERIAL_VECTOR = 1 << 18, 1 << 13

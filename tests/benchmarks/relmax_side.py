@@ -22,7 +22,7 @@ def ours(folder: Path, x: Array, classes: list[int]) -> Callable[[], Any]:
     """FeatureVisualization on the ONNX file."""
     import craft_onnx as co
 
-    attribution = co.CondAttribution(co.load(folder / "model.onnx", threads=THREADS))
+    attribution = co.CondAttribution(co.load(folder / "bundle", threads=THREADS))
     layers = dict.fromkeys(co.get_layer_names(attribution.model, ["Conv", "Gemm"]), co.ChannelConcept())
     dataset = list(zip(x, classes, strict=True))
 

@@ -255,6 +255,7 @@ class CondAttribution:
         masked = tuple(sorted({self.layers[name].tensor for name in layers}))
         recorded = tuple(dict.fromkeys(layer.tensor for layer in job.recorded))
         start = job.start.tensor if job.start else self._output
+        self.layers.require_feeding(layers, start)
         way = Way(start, masked, recorded, job.exclude_parallel)
         with self._lock:
             for known, passes in self._made:

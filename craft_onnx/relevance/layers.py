@@ -117,6 +117,18 @@ class Layers:
                     found[name] = [each for each in names if each in before]
         return {name: found[first[self[name].tensor]] for name in names}
 
+    def require_feeding(self, names: Iterable[str], tensor: str) -> None:
+        """InputError unless all of some layers are, or lead to, a tensor."""
+        needed = {find_tensor(self.graph, tensor)}
+        for node in reversed(list(self.graph.graph)):
+            _need(node, needed)
+        there = {str(value.name) for value in needed}
+        for name in names:
+            if self[name].tensor not in there:
+                raise InputError(
+                    f"Layer {name!r} does not lead to {tensor!r}, where relevance starts.", "Name layers before it."
+                )
+
     def _layer(self, name: str, value: ir.Value) -> Layer:
         tensor = str(value.name)
         return Layer(name, tensor, self._axes.get(tensor, 1), dimensions(value) or ())

@@ -188,7 +188,8 @@ def test_it_unpacks_as_zennit_crps_does(side_by_side):
         ([{"y": [0]}], {"record_layer": ["layer9"]}, "no tensor or layer 'layer9'"),
         ([{"y": [0]}], {"composite": "epsilon"}, "no rule set 'epsilon'"),
         ([{}], {"init_rel": np.ones((1, 7))}, r"init_rel has shape \(1, 7\)"),
-        ([{"y": [0], "positive": [0]}], {"start_layer": "layer1"}, "No derivative leads"),
+        ([{"y": [0], "positive": [0]}], {"start_layer": "layer1"}, "'positive' does not lead to 'layer1'"),
+        ([{"layer2": [0]}], {"start_layer": "layer1"}, "'layer2' does not lead to 'layer1'"),
     ],
 )
 def test_what_cannot_be_asked(side_by_side, conditions, options, message):

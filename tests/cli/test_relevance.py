@@ -196,7 +196,7 @@ def test_maps_of_equal_names_are_told_apart():
         (["--start-layer", "act7"], "no tensor or layer 'act7'"),
         (["--start-layer", "act2", "--class-id", 1], "starts from act2, or from class 1"),
         (["--start-layer", "act2", "--conservation"], "counted from the logit of a class"),
-        (["--start-layer", "act1", "--condition", "act2:1"], "No derivative leads"),
+        (["--start-layer", "act1", "--condition", "act2:1"], "does not lead to"),
         (["--parent", 0], "no --concept says which"),
         (["--preset", "torch"], "says itself how pictures become its input"),
     ],

@@ -82,6 +82,24 @@ def test_the_best_are_those_of_a_loop(found, singly, layer, mode):
     assert_best(found.best(layer, mode), singly[layer][mode == "activation"])
 
 
+def test_two_thousand_samples(attribution, birds, tmp_path):
+    drawn = draw_many(2000, seed=77)
+    dataset = [(picture, bird.label) for picture, bird in zip(pictures_of(drawn), drawn, strict=True)]
+    whole = visualization(attribution, dataset, tmp_path, ["features.8"], samples=40)
+    whole.run("epsilon_plus_flat")
+    each = [
+        attribution(birds.preprocess(picture), [{"y": [label]}], "epsilon_plus_flat", ["features.8"], init_rel=1.0)
+        for picture, label in dataset
+    ]
+    for mode, kind in (("relevance", "relevances"), ("activation", "activations")):
+        values = values_of(np.concatenate([getattr(one, kind)["features.8"] for one in each]), "sum", True)
+        best, order = whole.best("features.8", mode), np.argsort(-values, axis=0, kind="stable")[:40]
+        expected = np.take_along_axis(values, order, axis=0)
+        np.testing.assert_allclose(best.rel, expected, atol=1e-6)
+        # Sums may come in another order in a batch: samples whose values are that near may change places.
+        assert (best.data == order).mean() > 0.99
+
+
 @pytest.mark.parametrize(("max_target", "abs_norm"), [("max", True), ("sum", False), ("max", False)])
 def test_what_counts(attribution, dataset, singly, tmp_path, max_target, abs_norm):
     one = visualization(attribution, dataset, tmp_path, max_target=max_target, abs_norm=abs_norm)

@@ -215,3 +215,23 @@ def test_sums_of_windows(block, options):
     check_node(
         "Col2Im", arrays, options, torch=lambda x, *_: F.fold(x, image, block, **torch_options), dynamic=(False,)
     )
+
+
+@pytest.mark.parametrize("group", [1, 16])
+def test_channels_stay_in_blocks_behind_strides(group):
+    """In float32, with channels in eights, a pooling of single positions is behind the ConvTranspose: the identity."""
+    attributes = geometry(2, stride=2, pads=1, group=group)
+    given = arrays(2, group, channels=16, outputs=16, kernel=(3, 3))
+    graph = gradient_graph(one_node("Conv", given, 0, attributes, dtype=np.float32))
+    pools = [node for node in graph.graph if node.op_type == "AveragePool"]
+    assert [list(node.attributes["kernel_shape"].as_ints()) for node in pools] == [[1, 1]]
+    assert pools[0].inputs[0].producer().op_type == "ConvTranspose"
+    x = torch.tensor(given[0], requires_grad=True)
+    y = torch_conv(attributes)(x, *map(torch.tensor, given[1:]))
+    cotangent = RNG.standard_normal(y.shape)
+    y.backward(torch.tensor(cotangent))
+    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = dict(zip((i.name for i in session.get_inputs()), (given[0], cotangent), strict=True))
+    (dx,) = session.run(None, {name: array.astype(np.float32) for name, array in feeds.items()})
+    # Sums of up to 64 products, rounded to float32.
+    np.testing.assert_allclose(dx, x.grad, rtol=1e-4, atol=1e-5)

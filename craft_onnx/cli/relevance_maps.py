@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from craft_onnx.concepts.craft import Craft
     from craft_onnx.relevance.attribution import CondAttribution, ConditionalAttribution
     from craft_onnx.relevance.concepts import Concept
+    from craft_onnx.relevance.conservation import Conservation
     from craft_onnx.runtime.model import SplitModel
     from craft_onnx.runtime.pictures import Pictures
 
@@ -97,6 +98,13 @@ class Asked:
         names = {self.model.cut.name, *self.record}
         return {name: concept for name in names if self.attribution.layers[name].tensor == tensor}
 
+    @functools.cached_property
+    def counted(self) -> "Conservation":
+        """Counts what reaches each layer."""
+        from craft_onnx.relevance.conservation import Conservation
+
+        return Conservation(self.model, self.rules)
+
     @property
     def labels(self) -> list[str]:
         """What the maps are called, in the names of files."""
@@ -147,10 +155,10 @@ def _classes(logits: Any, asked: Asked) -> list[int | None]:
 
 def _count(x: Any, classes: Sequence[int | None], written: list[Written], asked: Asked) -> None:
     """What reaches each layer that all relevance goes through, over the logit, and where that changes most."""
-    from craft_onnx.relevance.conservation import conservation, losses
+    from craft_onnx.relevance.conservation import losses
 
     explained = [one for one in classes if one is not None]
-    found = conservation(asked.model, x, asked.rules, explained, batch_size=asked.batch_size)
+    found = asked.counted(x, explained, batch_size=asked.batch_size)
     for i, one in enumerate(written):
         one["conservation"] = {name: float(ratios[i]) for name, ratios in found.items()}
     for loss in losses(found)[:1]:

@@ -70,17 +70,38 @@ def conservation(
     UnsupportedOperator
         If an operator of the model has no rule.
     """
-    graph, rows = whole_model(model), as_inputs(x)
-    named = _named(graph, layers)
-    run = session_of if isinstance(model, ir.Model) else model.session_of
-    pair = gradient_pair(graph, rules=composite_of(composite), carry=Sums(list(named.values())))
-    forward, backward = map(run, pair)
-    classes = _classes(class_ids, len(rows), int(forward.outputs[0].shape[-1] or 0))
-    parts = [
-        _ratios(forward, backward, rows[some], None if classes is None else classes[some], named)
-        for some in batches(len(rows), batch_size)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Conservation(model, composite, layers)(x, class_ids, batch_size=batch_size)
+
+
+class Conservation:
+    """How much relevance reaches each layer, of any number of samples; its graphs are made once.
+
+    Parameters
+    ----------
+    model, composite, layers
+        As in `conservation`, with its errors.
+    """
+
+    def __init__(
+        self, model: SplitModel | ir.Model, composite: str | Rules, layers: Sequence[str] | None = None
+    ) -> None:
+        graph = whole_model(model)
+        self._named = _named(graph, layers)
+        run = session_of if isinstance(model, ir.Model) else model.session_of
+        pair = gradient_pair(graph, rules=composite_of(composite), carry=Sums(list(self._named.values())))
+        self._forward, self._backward = map(run, pair)
+
+    def __call__(
+        self, x: Any, class_ids: int | Sequence[int] | None = None, *, batch_size: int = BATCH_SIZE
+    ) -> dict[str, Array]:
+        """Relevance at each layer over the logit: what `conservation` gives, of the same arguments."""
+        rows = as_inputs(x)
+        classes = _classes(class_ids, len(rows), int(self._forward.outputs[0].shape[-1] or 0))
+        parts = [
+            _ratios(self._forward, self._backward, rows[some], None if classes is None else classes[some], self._named)
+            for some in batches(len(rows), batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Loss(NamedTuple):

@@ -84,3 +84,19 @@ def test_what_it_needs(craft, activations):
         concept.mask([8], activations)
     with pytest.raises(co.NotFittedError):
         co.NMFConcept(co.Craft(craft.halves_.model))
+
+
+def test_what_a_concept_is_made_of(birds, bird_inputs, craft):
+    """The channels of the layer before it in a tree are those that its relevance goes through."""
+    concept, x = co.NMFConcept(craft), bird_inputs[:1]
+    attribution = co.CondAttribution(birds)
+    graph = co.trace_model_graph(birds, None, ["features.6", LAYER])
+    tree = co.AttributionGraph(attribution, graph, {LAYER: concept})(
+        x, "epsilon_plus", 5, LAYER, target=TAGGED, width=[3]
+    )
+    found = attribution(x, [{LAYER: [5], "y": [TAGGED]}], "epsilon_plus", ["features.6"], mask_map={LAYER: concept})
+    shares = co.ChannelConcept().attribute(found.relevances["features.6"])[0]
+    most = np.argsort(-np.abs(shares))[:3]
+    _, connections = tree
+    assert [channel for _, channel, _ in connections[LAYER, 5]] == most.tolist()
+    np.testing.assert_allclose([share for *_, share in connections[LAYER, 5]], shares[most], rtol=1e-4)

@@ -20,7 +20,7 @@ from craft_onnx.attribution.model import Rows, as_inputs, batches
 from craft_onnx.errors import InputError
 from craft_onnx.graph.reverse.relevance.files import composite_of
 from craft_onnx.graph.reverse.rules import Rules
-from craft_onnx.relevance.concepts import ChannelConcept, Concept
+from craft_onnx.relevance.concepts import ChannelConcept, Concept, as_concept
 from craft_onnx.relevance.conditions import Condition, read_conditions
 from craft_onnx.relevance.layers import Layer, Layers
 from craft_onnx.relevance.passes import Forward, Passes, Way
@@ -248,7 +248,14 @@ class CondAttribution:
         names = [record_layer] if isinstance(record_layer, str) else record_layer
         recorded = tuple(self.layers[name] for name in dict.fromkeys(names))
         start = None if start_layer is None else self.layers[start_layer]
-        return _Job(composite_of(composite), recorded, mask_map, start, init_rel, exclude_parallel)
+        return _Job(composite_of(composite), recorded, self._concepts(mask_map), start, init_rel, exclude_parallel)
+
+    def _concepts(self, mask_map: MaskMap) -> dict[str | None, Concept]:
+        """What the numbers mean at each tensor, and by None at all others."""
+        if not isinstance(mask_map, Mapping):
+            return {None: ChannelConcept() if mask_map is None else as_concept(mask_map)}
+        named = ((self.layers[name].tensor, as_concept(concept)) for name, concept in mask_map.items())
+        return {None: ChannelConcept(), **dict(named)}
 
     def _passes(self, layers: Sequence[str], job: _Job) -> Passes:
         """The graphs of a way, made once; the last few are kept."""
@@ -272,16 +279,14 @@ class _Job:
 
     rules: Rules
     recorded: tuple[Layer, ...]
-    mask_map: MaskMap
+    concepts: Mapping[str | None, Concept]
     start: Layer | None
     init_rel: InitialRelevance
     exclude_parallel: bool
 
-    def concept(self, layer: str) -> Concept:
+    def concept(self, layer: Layer) -> Concept:
         """What the numbers at a layer mean."""
-        if isinstance(self.mask_map, Mapping):
-            return self.mask_map.get(layer) or ChannelConcept()
-        return self.mask_map or ChannelConcept()
+        return self.concepts.get(layer.tensor, self.concepts[None])
 
 
 class _Part(NamedTuple):
@@ -320,7 +325,7 @@ def _joined(parts: Iterable[_Placed]) -> ConditionalAttribution:
 
 def _mask(layer: Layer, activations: Array, conditions: Sequence[Condition], job: _Job) -> Array:
     """The mask of one condition for all rows, or of one for each, as the model has its axes."""
-    concept, first = job.concept(layer.name), _channels_first(layer, activations)
+    concept, first = job.concept(layer), _channels_first(layer, activations)
     if len(conditions) == 1:
         masks = _fitting(concept.mask(conditions[0].concepts[layer.name], first), first)
     else:

@@ -190,6 +190,14 @@ def reached(shares: Array, max_target: MaxTarget, abs_norm: bool) -> tuple[Array
     return _normed(values) if abs_norm else values, shares.argmax(axis=-1)
 
 
+def as_concept(given: Any) -> Concept:
+    """What is given; InputError where that is no notion of concepts."""
+    if not all(callable(getattr(given, method, None)) for method in ("mask", "shares", "describe")):
+        raise InputError(f"{given!r} is no Concept.", "Give such as ChannelConcept().")
+    concept: Concept = given
+    return concept
+
+
 def check_max_target(max_target: str) -> None:
     """Raise InputError unless it is one."""
     if max_target not in get_args(MaxTarget):

@@ -19,7 +19,7 @@ from craft_onnx.graph.reverse.relevance.conditions import RELEVANCE, Sums
 from craft_onnx.graph.reverse.relevance.files import composite_of
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.layers import whole_model
-from craft_onnx.runtime.batches import BATCH_SIZE
+from craft_onnx.runtime.batches import BATCH_SIZE, check_rows
 from craft_onnx.runtime.model import SplitModel
 from craft_onnx.runtime.proof import session_of
 from craft_onnx.runtime.sessions import Session
@@ -161,6 +161,7 @@ def _ratios(
     forward: Session, backward: Session, x: Array, classes: Array | None, named: Mapping[str, str]
 ) -> dict[str, Array]:
     image, start = forward.inputs[0], backward.inputs[0]
+    check_rows(x, image)
     values = forward.run_values({image.name: np.ascontiguousarray(x, image.dtype)})
     logits = values[forward.outputs[0].name].numpy()
     chosen = np.eye(logits.shape[-1], dtype=bool)[logits.argmax(-1) if classes is None else classes]

@@ -52,6 +52,8 @@ class Maximization:
         if mode not in MODES:
             raise InputError(f"There is no mode {mode!r}.", f"Take one of {', '.join(MODES)}.")
         check_max_target(max_target)
+        if samples < 1:
+            raise InputError(f"{samples} samples are to be kept.", "Keep at least 1.")
         self.mode = mode
         self.max_target = max_target
         self.abs_norm = abs_norm

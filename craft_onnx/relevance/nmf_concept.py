@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from craft_onnx.attribution.targets import check_range
 from craft_onnx.concepts.craft import Craft
-from craft_onnx.concepts.factorisation import encode
 from craft_onnx.errors import InputError
 from craft_onnx.relevance.concepts import Concept, numbers
 
@@ -66,9 +65,7 @@ class NMFConcept(Concept):
                     f"The layer has {activations.shape[1]} channels, the concepts are of {bank.shape[1]}.",
                     "Use them at the layer where they were fitted.",
                 )
-            last = np.moveaxis(activations, 1, -1)
-            u = encode(last.reshape(-1, bank.shape[1]), bank, self.craft.encoder, self.craft.alpha_W)
-            self._encoded = activations, u.reshape(*last.shape[:-1], len(bank))
+            self._encoded = activations, self.craft._encode(np.moveaxis(activations, 1, -1))
         return self._encoded[1]
 
     def _explained(self, u: Array) -> Array:

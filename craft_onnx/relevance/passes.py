@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from craft_onnx.errors import CraftError
+from craft_onnx.errors import CraftError, InputError
 from craft_onnx.graph.reverse.pair import gradient_pair
 from craft_onnx.graph.reverse.relevance.conditions import MASK, RELEVANCE, Conditions
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.layers import Layers
+from craft_onnx.runtime.batches import check_rows
 from craft_onnx.runtime.model import SplitModel
 from craft_onnx.runtime.sessions import Value
 
@@ -88,8 +89,11 @@ class Passes:
         self._forward, self._backward = (model.session_of(graph) for graph in graphs)
 
     def forward(self, x: Array) -> Forward:
-        """Run the model on rows x (n, ...)."""
+        """Run the model on rows x (n, ...); InputError where they do not fit, or are not finite."""
         image, cotangent, masks = self._forward.inputs[0], self._backward.inputs[0].name, self._masks()
+        check_rows(x, image)
+        if not np.isfinite(x).all():
+            raise InputError("The input holds numbers that are not finite.", "Look at the pictures' preprocessing.")
         values = self._forward.run_values({image.name: np.ascontiguousarray(x, image.dtype)})
         needed = [spec.name for spec in self._backward.inputs if spec.name != cotangent and spec.name not in masks]
         residuals = {name: values[name] for name in needed}

@@ -100,12 +100,15 @@ class Samples:
         Raises
         ------
         InputError
-            If only some of them have classes, or there is no such class.
+            If only some of them have classes, there is no such class, or their shapes differ.
         """
         read = [(index, *sample) for index in indices if (sample := self._sample(int(index), strict)) is not None]
         if not read:
             return None
         found, rows, targets = zip(*read, strict=True)
+        shapes = {row.shape for row in rows}
+        if len(shapes) > 1:
+            raise InputError(f"Samples have the shapes {sorted(shapes)}.", "Give all in the model's input shape.")
         labelled = [one is not None for one in targets]
         if any(labelled) != all(labelled):
             raise InputError("Some samples have a class and some have none.", "Give a class with each, or with none.")
@@ -115,7 +118,7 @@ class Samples:
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """A sample as the model sees it: (H, W, 3) uint8 RGB in the pixels of its input."""
-        row = self._row(self._item(index)[0])
+        row = self._row(self._parts(index, self.dataset[index])[0])
         return displayed(row, self.model.layout or "NCHW", self.model.preprocessing)
 
     @functools.cached_property
@@ -131,16 +134,16 @@ class Samples:
     def _sample(self, index: int, strict: bool = False) -> tuple[Array, list[int] | None] | None:
         """The input and the classes of a sample; None with a warning where it cannot be read."""
         try:
-            data, targets = self._item(index)
+            item = self.dataset[index]
         except InputError as error:
             if strict:
                 raise
             warnings.warn(f"Sample {index} is left out. {error}", CraftWarning, stacklevel=2)
             return None
+        data, targets = self._parts(index, item)
         return self._row(data), targets
 
-    def _item(self, index: int) -> tuple[Any, list[int] | None]:
-        item = self.dataset[index]
+    def _parts(self, index: int, item: Any) -> tuple[Any, list[int] | None]:
         if isinstance(item, tuple | list):
             if len(item) != 2:
                 raise InputError(f"Sample {index} has {len(item)} parts.", "Give (data, class), or the data alone.")

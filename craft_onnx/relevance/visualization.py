@@ -22,12 +22,12 @@ from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.relevance.attribution import CondAttribution
 from craft_onnx.relevance.best import Best
 from craft_onnx.relevance.cache import ImageCache
-from craft_onnx.relevance.concepts import Concept, MaxTarget, numbers
+from craft_onnx.relevance.concepts import Concept, MaxTarget, as_concept, numbers
 from craft_onnx.relevance.maximization import MODES, SAMPLES, Mode
 from craft_onnx.relevance.references import Look, PlotFunction, Portrait, Ranked, Start
 from craft_onnx.relevance.samples import Batch, Samples
 from craft_onnx.relevance.store import COLLECTED, Belongs, Findings, Stored, collect, part_path, ranges_to_see, read
-from craft_onnx.runtime.batches import BATCH_SIZE
+from craft_onnx.runtime.batches import BATCH_SIZE, check_batch_size
 from craft_onnx.show.references import vis_img_heatmap
 
 Array = NDArray[Any]
@@ -82,7 +82,9 @@ class FeatureVisualization:
     ) -> None:
         self.attribution = attribution
         self.samples = Samples(dataset, attribution.model, preprocess_fn)
-        self.layer_map = {attribution.layers[name].name: concept for name, concept in layer_map.items()}
+        if not isinstance(layer_map, Mapping) or not layer_map:
+            raise InputError(f"{layer_map!r} says of no layer what a concept is.", "Give {layer: ChannelConcept()}.")
+        self.layer_map = {attribution.layers[name].name: as_concept(one) for name, one in layer_map.items()}
         self.settings: dict[str, Any] = {"max_target": max_target, "abs_norm": abs_norm, "samples": samples}
         self.path = Path(path)
         self.cache = cache
@@ -141,6 +143,7 @@ class FeatureVisualization:
         progress: Progress | None = None,
     ) -> Path:
         """Find the best samples of a range, as one part of several; parameters and errors are those of `run`."""
+        check_batch_size(batch_size)
         start, end = self._range(data_start, data_end)
         rules = composite_of(composite)
         belongs, path = self._belongs(rules), part_path(self.path, start, end)
@@ -169,7 +172,10 @@ class FeatureVisualization:
         if mode not in MODES:
             raise InputError(f"There is no mode {mode!r}.", f"Take one of {', '.join(MODES)}.")
         self._concept(layer_name)
-        return self._findings().maximization[mode].best[layer_name]
+        best = self._findings().maximization[mode].best
+        if layer_name not in best:
+            raise InputError(f"Not one of the {len(self.samples)} samples could be read.", "Give some that can.")
+        return best[layer_name]
 
     @property
     def seen(self) -> int:

@@ -187,6 +187,10 @@ def test_it_unpacks_as_zennit_crps_does(side_by_side):
         ([{"y": [0], "x": [0]}], {}, "'x' is the model's input"),
         ([{"y": [0]}], {"record_layer": ["layer9"]}, "no tensor or layer 'layer9'"),
         ([{"y": [0]}], {"composite": "epsilon"}, "no rule set 'epsilon'"),
+        ([{"y": [0]}], {"composite": None}, "None is no composite"),
+        ([{"y": [0]}], {"mask_map": 3}, "3 is no Concept"),
+        ([{"y": [0]}], {"mask_map": {"layer1": 3}}, "3 is no Concept"),
+        ([{"y": [0]}], {"mask_map": {"layer9": co.ChannelConcept()}}, "no tensor or layer 'layer9'"),
         ([{}], {"init_rel": np.ones((1, 7))}, r"init_rel has shape \(1, 7\)"),
         ([{"y": [0], "positive": [0]}], {"start_layer": "layer1"}, "'positive' does not lead to 'layer1'"),
         ([{"layer2": [0]}], {"start_layer": "layer1"}, "'layer2' does not lead to 'layer1'"),
@@ -222,6 +226,19 @@ def test_a_notion_of_ones_own(birds, bird_inputs, count):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     with pytest.raises(co.InputError, match=r"A mask of shape \(25,\) does not fit"):
         attribution(x, [{"features.9": [0], "y": [3]}] * count, FREE, mask_map={"features.9": Wrong()})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: x[:, :, :50], r"has shape \(12, 3, 50, 96\), the model takes"),
+        (lambda x: x[0], "Add a batch axis"),
+        (lambda x: x * np.nan, "not finite"),
+    ],
+)
+def test_inputs_that_do_not_fit(birds, bird_inputs, spoil, message):
+    with pytest.raises(co.InputError, match=message):
+        co.CondAttribution(birds)(spoil(bird_inputs), [{"y": [0]}], "epsilon_plus")
 
 
 def test_raw_pictures_are_refused(birds):

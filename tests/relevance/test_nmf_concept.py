@@ -80,6 +80,8 @@ def test_what_it_needs(craft, activations):
         concept.attribute(activations)
     with pytest.raises(co.InputError, match="3 channels, the concepts are of 64"):
         concept.mask([0], activations[:, :3])
+    with pytest.raises(co.InputError, match="negative"):
+        concept.mask([0], -activations)
     with pytest.raises(co.InputError, match="no concept 8 among 8"):
         concept.mask([8], activations)
     with pytest.raises(co.NotFittedError):

@@ -343,6 +343,36 @@ def test_a_folder_of_pictures_with_one_that_cannot_be_read(attribution, dataset,
 
 
 @pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda picture, label: (picture, "finch"), "no array of numbers"),
+        (lambda picture, label: (picture, 99), "no class 99 among 8"),
+        (lambda picture, label: (picture, label, 1), "has 3 parts"),
+        (lambda picture, label: (np.zeros((3, 9, 9), np.float32), label), "have the shapes"),
+    ],
+)
+def test_a_wrong_sample_is_an_error_and_not_left_out(attribution, dataset, tmp_path, spoil, message):
+    with pytest.raises(co.InputError, match=message):
+        visualization(attribution, [*dataset[:3], spoil(*dataset[3])], tmp_path).run("epsilon_plus")
+    assert not list(tmp_path.iterdir())
+
+
+class Unreadable(list):
+    """Samples of which none can be read."""
+
+    def __getitem__(self, index):
+        raise co.InputError("It cannot be read.", "Give another.")
+
+
+def test_none_that_can_be_read(attribution, tmp_path):
+    one = visualization(attribution, Unreadable([0, 1]), tmp_path)
+    with pytest.warns(co.CraftWarning, match=r"Sample \d is left out"):
+        one.run("epsilon_plus")
+    with pytest.raises(co.InputError, match="Not one of the 2 samples could be read"):
+        one.best("features.9")
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda one: one.get_max_reference(64, "features.9"), "no concept 64 among 64"),
@@ -364,5 +394,13 @@ def test_what_it_cannot_be_made_of(attribution, dataset, tmp_path):
         visualization(attribution, [], tmp_path)
     with pytest.raises(co.InputError, match=r"no tensor or layer 'features\.99'"):
         visualization(attribution, dataset, tmp_path, layers=["features.99"])
+    for layers in ([], ["features.9"], {"features.9": 3}):
+        with pytest.raises(co.InputError, match=r"what a concept is|3 is no Concept"):
+            co.FeatureVisualization(attribution, dataset, layers, path=tmp_path)
+    with pytest.raises(co.InputError, match="0 samples are to be kept"):
+        visualization(attribution, dataset, tmp_path, samples=0)
+    with pytest.raises(co.InputError, match="batch_size 0"):
+        visualization(attribution, dataset, tmp_path).run("epsilon_plus", batch_size=0)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(co.InputError, match="no max_target 'mean'"):
         visualization(attribution, dataset, tmp_path, max_target="mean")

@@ -49,6 +49,10 @@ def composite_of(composite: str | Path | Mapping[str, Any] | Rules, **options: A
         found = composite
     elif isinstance(composite, Mapping):
         found = composite_from(composite)
+    elif not isinstance(composite, str | Path):
+        raise InputError(
+            f"{composite!r} is no composite.", "Give a name such as 'epsilon_plus', a file or a composite."
+        )
     elif Path(composite).suffix.lower() in _READERS:
         found = read_composite(composite)
     else:

@@ -61,16 +61,24 @@ def nnls(a: ArrayLike, w: ArrayLike, ridge: float = 0.0) -> Array:
     lengths = np.linalg.norm(w, axis=1)
     alive = lengths > 0
     u = np.zeros((len(a), len(w)))
-    if not alive.any():
-        return u
-    problem = _Problem(w[alive] / lengths[alive, None], ridge / lengths[alive] ** 2)
-    chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
-    some = (a[rows] for rows in chunks)
-    # For one chunk, as of a picture, threads would only take time.
-    solved = ahead(problem.solve, some, os.cpu_count() or 1) if len(chunks) > 1 else map(problem.solve, some)
-    for rows, found in zip(chunks, solved, strict=True):
-        u[rows, alive] = found / lengths[alive]
+    if alive.all():
+        _solve_in_chunks(a, w, lengths, ridge, u)
+    elif alive.any():
+        u[:, alive] = nnls(a, w[alive], ridge)
     return u
+
+
+def _solve_in_chunks(a: NDArray[np.floating], w: Array, lengths: Array, ridge: float, u: Array) -> None:
+    """Write U for a W whose rows have lengths, chunks side by side."""
+    problem = _Problem(w / lengths[:, None], ridge / lengths**2)
+
+    def solve(rows: slice) -> None:
+        np.divide(problem.solve(a[rows]), lengths, out=u[rows])
+
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
+    # For one chunk, as of a picture, threads would only take time.
+    for _ in ahead(solve, chunks, os.cpu_count() or 1) if len(chunks) > 1 else map(solve, chunks):
+        pass
 
 
 def kkt_residual(a: ArrayLike, w: ArrayLike, u: ArrayLike, ridge: float = 0.0) -> Array:
@@ -228,15 +236,16 @@ def solve_supports(gram: Array, target: Array, passive: NDArray[np.bool_], inver
 
 def _solve_small(gram: Array, target: Array, passive: NDArray[np.bool_]) -> Array:
     """One batched solve for all rows whose supports have the same size."""
-    u = np.zeros_like(target)
+    k = len(gram)
+    u = np.zeros(target.shape)
     size = passive.sum(axis=1)
-    order = np.argsort(~passive, axis=1, kind="stable")
     for s in np.unique(size[size > 0]):
         rows = np.flatnonzero(size == s)
-        support = order[rows, :s]
-        blocks = gram[support[:, :, None], support[:, None, :]]
-        values = np.take_along_axis(target[rows], support, axis=1)
-        u[rows[:, None], support] = np.linalg.solve(blocks, values[:, :, None])[:, :, 0]
+        support = np.nonzero(passive[rows])[1].reshape(-1, s)
+        blocks = np.take(gram, support[:, :, None] * k + support[:, None, :])
+        places = rows[:, None] * k + support
+        values = np.linalg.solve(blocks, np.take(target, places)[:, :, None])
+        np.put(u, places, values)
     return u
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -9,7 +10,9 @@ from onnx_ir.passes.common import ShapeInferencePass
 from craft_onnx.errors import InputError
 from craft_onnx.graph.inference import inferred_types
 from craft_onnx.graph.load import image_input, logits_output
+from craft_onnx.graph.passes.fold import fold_constants
 from craft_onnx.graph.passes.keeping import pure
+from craft_onnx.graph.passes.shapes import infer_shapes
 from craft_onnx.graph.passes.unfix import (
     BATCH,
     EXPORT_DYNAMIC,
@@ -20,7 +23,10 @@ from craft_onnx.graph.passes.unfix import (
     settle_reshapes,
     unfix,
 )
-from craft_onnx.graph.values import dimensions
+from craft_onnx.graph.values import constant, dimensions
+
+# A batch size that no other axis is likely to be as long as.
+TRIAL = 61
 
 
 def dynamic_batch(model: ir.Model) -> ir.Model:
@@ -41,8 +47,36 @@ def dynamic_batch(model: ir.Model) -> ir.Model:
         return _freed(model)
     renamed = _renamed(model)
     inside = (dimensions(logits_output(renamed)) or (None,))[0]
-    # Some exporters call the input's batch free, and write the one they traced into the graph all the same.
-    return _freed(_with_input(model, inside)) if isinstance(inside, int) else _checked(renamed)
+    if isinstance(inside, int):  # some exporters call the batch free, and write the one they traced into the graph
+        return _freed(_with_input(model, inside))
+    return (_settled(model) if _is_open(renamed) else None) or _checked(renamed)
+
+
+def _is_open(model: ir.Model) -> bool:
+    """Whether the batch alone is free in the input, and inference still does not know what follows from it."""
+    fixed = all(isinstance(size, int) for size in (dimensions(image_input(model)) or ())[1:])
+    return fixed and any(_is_unknown(size) for value in _computed(model) for size in dimensions(value) or ())
+
+
+def _is_unknown(size: int | str | None) -> bool:
+    return not isinstance(size, int) and BATCH not in str(size)
+
+
+def _settled(model: ir.Model) -> ir.Model | None:
+    """The model with its shape arithmetic done for one batch size, and that freed again; None where it cannot be."""
+    try:
+        settled = _freed(infer_shapes(fold_constants(_with_input(model, TRIAL))))
+    except InputError:
+        return None
+    known = model.graph.initializers
+    made = (constant(value) for name, value in settled.graph.initializers.items() if name not in known)
+    return None if any(array is not None and _holds_trial(array) for array in made) else settled
+
+
+def _holds_trial(array: np.ndarray) -> bool:
+    """Whether a constant was made for the trial's batch size and is there still."""
+    integer = array.dtype.kind in "iu"
+    return TRIAL in array.shape or (integer and bool(((array != 0) & (array % TRIAL == 0)).any()))
 
 
 @pure

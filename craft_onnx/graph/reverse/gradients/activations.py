@@ -11,6 +11,7 @@ import operator
 from craft_onnx.graph.reverse.broadcast import sum_over
 from craft_onnx.graph.reverse.gradients.arithmetic import choose, elementwise, gate, where
 from craft_onnx.graph.reverse.gradients.masks import above, below
+from craft_onnx.graph.reverse.gradients.matmul import exchanged, factors
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
 
@@ -103,7 +104,22 @@ def _takes_low(y: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
 def _softmax(step: Step, dy: Tensor) -> list[Tensor]:
     """dx = y (dy - sum(y dy))."""
     axis, y = step.axis("axis"), step.y
-    return [y * (dy - sum_over(dy * y, [axis]))]
+    return [y * (dy - (_sum_of_attention(y, dy, axis) or sum_over(dy * y, [axis])))]
+
+
+def _sum_of_attention(y: Tensor, dy: Tensor, axis: int) -> Tensor | None:
+    """sum(y dy) where y are the weights in o = y v, so that dy = do v^T: sum(o do), over features instead of tokens.
+
+    Dao et al. 2022 (FlashAttention), appendix B.2, equation 4.
+    """
+    product = factors(dy)
+    if product is None or axis != y.rank - 1:
+        return None
+    for output in (y.emitter.tensor(user.outputs[0]) for user in y.value.consumers()):
+        forward = factors(output)
+        if forward and forward[0].value is y.value and exchanged(forward[1], product[1]):
+            return sum_over(output * product[0], [axis])
+    return None
 
 
 def _log_softmax(step: Step, dy: Tensor) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from craft_onnx.graph.reverse.broadcast import sum_over
+from craft_onnx.graph.reverse.gradients.matmul import exchange, transposed
 from craft_onnx.graph.reverse.gradients.refusal import refusal
 from craft_onnx.graph.reverse.gradients.shapes import Integers, integers, joined, lengths, reshaped, zeros_like
 from craft_onnx.graph.reverse.rules import Rule, Step
@@ -22,8 +23,8 @@ def _reshape(step: Step, dy: Tensor) -> list[Tensor | None]:
 
 
 def _transpose(step: Step, dy: Tensor) -> list[Tensor]:
-    order = step.attribute("perm", range(dy.rank)[::-1])
-    return [op.Transpose(dy, perm=[int(axis) for axis in np.argsort(order)])]
+    order = [int(axis) for axis in np.argsort(step.attribute("perm", range(dy.rank)[::-1]))]
+    return [transposed(dy) if order == exchange(dy.rank) else op.Transpose(dy, perm=order)]
 
 
 def _concat(step: Step, dy: Tensor) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from craft_onnx.graph.reverse.rules import Rule, Step
 from craft_onnx.graph.reverse.tensor import Tensor, op
+from craft_onnx.graph.values import attribute
 
 
 def _gemm(step: Step, dy: Tensor) -> list[Tensor | None]:
@@ -44,9 +45,44 @@ def _vector(found: Tensor, like: Tensor, axis: int) -> Tensor:
 
 
 def transposed(x: Tensor) -> Tensor:
-    """The last two axes exchanged."""
-    last = x.rank - 1
-    return op.Transpose(x, perm=[*range(last - 1), last, last - 1])
+    """The last two axes exchanged: of what is so transposed itself, what it was; of a product A B, B^T A^T.
+
+    onnxruntime transposes the operands of a product while it multiplies them.
+    """
+    before, product = _before_exchange(x), factors(x)
+    if before is not None:
+        return before
+    if product is not None and product[0].rank == product[1].rank == x.rank:
+        return op.MatMul(transposed(product[1]), transposed(product[0]))
+    return op.Transpose(x, perm=exchange(x.rank))
+
+
+def factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """A and B of what is their product by MatMul."""
+    node = x.value.producer()
+    if node is None or node.domain or node.op_type != "MatMul":
+        return None
+    a, b = (x.emitter.tensor(value) for value in node.inputs if value is not None)
+    return a, b
+
+
+def exchanged(a: Tensor, b: Tensor) -> bool:
+    """Whether one of two tensors is known to be the other with its last two axes exchanged."""
+    pairs = (_before_exchange(a), b), (_before_exchange(b), a)
+    return any(before is not None and before.value is other.value for before, other in pairs)
+
+
+def _before_exchange(x: Tensor) -> Tensor | None:
+    """What a Transpose that exchanges the last two axes made `x` of."""
+    node = x.value.producer()
+    if node is None or node.op_type != "Transpose" or list(attribute(node, "perm", ())) != exchange(x.rank):
+        return None
+    return None if node.inputs[0] is None else x.emitter.tensor(node.inputs[0])
+
+
+def exchange(rank: int) -> list[int]:
+    """The permutation of axes that exchanges the last two; none for fewer."""
+    return [*range(rank - 2), rank - 1, rank - 2] if rank > 1 else []
 
 
 RULES: dict[str, Rule] = {"Gemm": _gemm, "MatMul": _matmul}

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from craft_onnx.graph.foreign import unsupported
 from craft_onnx.graph.reverse.broadcast import unbroadcast
+from craft_onnx.graph.reverse.composed import Composed, composed, derivative
 from craft_onnx.graph.reverse.rules import Rules, Step
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor
 from craft_onnx.graph.values import operators, used_values
@@ -55,12 +56,13 @@ def pull_back(
     nodes = list(emitter.model.graph)
     reached = carriers(nodes, wrt, rules)
     pending, ends = dict(cotangents), set(wrt)
+    functions = composed(nodes, rules, ends | pending.keys()) if visit is _unchanged else {}
     for node in reversed(nodes):
         outputs = set(node.outputs)
         if outputs & reached and outputs & pending.keys() and not outputs & ends:
             with emitter.deriving(node, rules.name):
                 given = [visit(value, pending.pop(value)) if value in pending else None for value in node.outputs]
-                for value, found in zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True):
+                for value, found in _carried(emitter, node, given, reached, rules, functions.get(node)):
                     if value is not None and found is not None and value in reached:
                         part = unbroadcast(found, emitter.tensor(value))
                         pending[value] = pending[value] + part if value in pending else part
@@ -85,6 +87,20 @@ QUANTIZING = operators("QuantizeLinear DynamicQuantizeLinear ConvInteger MatMulI
 
 def _is_integer(value: ir.Value | None) -> bool:
     return value is not None and value.dtype is not None and not value.dtype.is_floating_point()
+
+
+def _carried(
+    emitter: Emitter,
+    node: ir.Node,
+    given: Sequence[Tensor | None],
+    reached: set[ir.Value | None],
+    rules: Rules,
+    function: Composed | None,
+) -> Iterable[tuple[ir.Value | None, Tensor | None]]:
+    """Values before a node, or before the function that ends in it, and their cotangents."""
+    if function is not None and given[0] is not None:
+        return [(function.x, derivative(function, emitter, rules).of(given[0]))]
+    return zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True)
 
 
 def _apply(

@@ -38,6 +38,7 @@ class Emitter:
     @contextlib.contextmanager
     def deriving(self, node: ir.Node, rule: str) -> Iterator[None]:
         """What is emitted inside says in its metadata that it comes from this node of the forward pass by this rule."""
+        before = self._origin
         self._origin = {
             FORWARD_KEY: f"{node.op_type} {node.name}",
             LAYER_KEY: layer_of(node.outputs[0]),
@@ -46,7 +47,7 @@ class Emitter:
         try:
             yield
         finally:
-            self._origin = {}
+            self._origin = before
 
     @functools.cached_property
     def nonnegative(self) -> set[str]:

@@ -13,6 +13,7 @@ from craft_onnx.graph.load import check, image_input, logits_output
 from craft_onnx.graph.reverse.driver import pull_back
 from craft_onnx.graph.reverse.functions import inline_functions
 from craft_onnx.graph.reverse.gradients import GRADIENTS
+from craft_onnx.graph.reverse.positions import pick_early
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor, name_dimensions, op
 from craft_onnx.graph.values import take_name, with_shapes, without_unused
@@ -94,6 +95,8 @@ def with_reverse_pass(
     """A model and its reverse pass in one graph; inputs x, "cotangent", ..., outputs `of`, "gradient", ..., `keep`."""
     rules.check(model)
     model = with_shapes(inline_functions(model, rules))
+    if rules is GRADIENTS and carry is straight:  # other rules look for layers, other carriers for whole tensors
+        pick_early(model, {of, wrt, *keep})
     graph = model.graph
     for name in (COTANGENT, GRADIENT):
         take_name(graph, name)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
-from support.gradient_oracle import check_model
+from support.gradient_oracle import SAME, assert_close, check_model
 from support.reference_operators import OPERATORS
 
 from craft_onnx.graph.reverse.pair import gradient_pair
@@ -250,4 +250,6 @@ def test_the_halves_one_after_another_give_what_the_whole_gives(drawing, seed, o
     cotangent = np.random.default_rng(seed).standard_normal(y.shape)
     middle = evaluate_all(gradient_graph(h), **{cut: activations, "cotangent": cotangent})["gradient"]
     found = evaluate_all(gradient_graph(g), x=x, cotangent=middle)["gradient"]
-    np.testing.assert_array_equal(found, evaluate_all(gradient_graph(model), x=x, cotangent=cotangent)["gradient"])
+    expected = evaluate_all(gradient_graph(model), x=x, cotangent=cotangent)["gradient"]
+    # Not to the bit: a function that is cut in two is carried back in two products.
+    assert_close(found, expected, SAME, "the halves")

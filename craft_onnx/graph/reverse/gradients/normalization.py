@@ -1,7 +1,7 @@
 """Gradients of normalizations.
 
-Most are z = (x - mean) / std over some axes, with std = sqrt(variance + epsilon). With g = dL/dz, what only moves the
-mean or the scale of x changes nothing, so those parts of g vanish: dx = (g - mean(g) - z mean(g z)) / std.
+Most are z = (x - mean) r over some axes, with r = 1 / sqrt(variance + epsilon). With g = dL/dz, what only moves the
+mean or the scale of x changes nothing, so those parts of g vanish: dx = (g - mean(g) - z mean(g z)) r.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def _mean(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def _standardized(x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
-    """(x - mean) / std and std; the mean goes first, since x may be far from zero."""
+    """z and r; the mean goes first, since x may be far from zero."""
     centred = x - _mean(x, axes)
-    std = op.Sqrt(_mean(centred * centred, axes) + epsilon)
-    return centred / std, std
+    r = op.Reciprocal(op.Sqrt(_mean(centred * centred, axes) + epsilon))
+    return centred * r, r
 
 
-def _through(g: Tensor, z: Tensor, std: Tensor, axes: Sequence[int]) -> Tensor:
+def _through(g: Tensor, z: Tensor, r: Tensor, axes: Sequence[int]) -> Tensor:
     """From the cotangent of z to that of x."""
-    return (g - z * _mean(g * z, axes) - _mean(g, axes)) / std
+    return (g - z * _mean(g * z, axes) - _mean(g, axes)) * r
 
 
 def _layer_normalization(step: Step, dy: Tensor | None, *statistics: Tensor | None) -> list[Tensor | None]:

@@ -5,6 +5,7 @@ import onnx_ir as ir
 from craft_onnx.errors import InputError
 from craft_onnx.graph.dependence import follows_batch, rebase_shape
 from craft_onnx.graph.load import image_input
+from craft_onnx.graph.positions import pick_early
 from craft_onnx.graph.values import dimensions, used_values, with_shapes, without_unused
 
 
@@ -12,7 +13,8 @@ def split(model: ir.Model, tensor: str) -> tuple[ir.Model, ir.Model]:
     """Split a model at a tensor into g and h, so that h(g(x)) = f(x).
 
     Both halves keep the names and the layers' metadata of their nodes; each holds the initializers that it uses. Where
-    h needs the batch size, it takes it from its own input.
+    h needs the batch size, it takes it from its own input. What h reads of a class token alone, it computes for that
+    alone; `segment` takes the whole second half.
 
     Parameters
     ----------
@@ -32,28 +34,30 @@ def split(model: ir.Model, tensor: str) -> tuple[ir.Model, ir.Model]:
         If there is no such tensor, or it does not separate the graph.
     """
     shaped = with_shapes(model)
-    return _first_half(shaped.clone(), tensor), _second_half(shaped, tensor)
+    g, h = _first_half(shaped.clone(), tensor), _second_half(shaped, tensor)
+    pick_early(h)
+    return g, without_unused(h)
 
 
-def segment(h: ir.Model, tensor: str) -> ir.Model:
-    """The part of a second half up to a later cut, so that segment(g'(x)) = g(x).
+def segment(model: ir.Model, earlier: str, later: str) -> ir.Model:
+    """The part of a model between two cuts, so that segment(g'(x)) = g(x) for g' up to the earlier, g to the later one.
 
     Parameters
     ----------
-    h : onnx_ir.Model
-        From the activations at the earlier cut to the logits; is not changed.
-    tensor : str
-        Name of the later cut.
+    model : onnx_ir.Model
+        From image to logits; is not changed.
+    earlier, later : str
+        Names of the cuts' tensors.
 
     Raises
     ------
     InputError
-        If it does not come behind the earlier cut.
+        If there is no such tensor, or the one does not come behind the other.
     """
-    start = image_input(h).name
-    if all(value.name != tensor for node in h.graph for value in node.outputs):
-        raise InputError(f"{tensor!r} does not come behind {start!r} in the model.", "Take an earlier cut.")
-    return _first_half(with_shapes(h).clone(), tensor)
+    h = _second_half(with_shapes(model), earlier)
+    if all(value.name != later for node in h.graph for value in node.outputs):
+        raise InputError(f"{later!r} does not come behind {earlier!r} in the model.", "Take an earlier cut.")
+    return _first_half(h, later)
 
 
 def _first_half(model: ir.Model, tensor: str) -> ir.Model:

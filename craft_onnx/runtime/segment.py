@@ -58,7 +58,7 @@ def segment_between(earlier: SplitModel, later: SplitModel) -> Segment:
     from craft_onnx.graph.split import segment
     from craft_onnx.graph.values import with_shapes
 
-    graph = with_shapes(segment(load(earlier.bundle.path("h", earlier.cut.name)), later.cut.tensor))
+    graph = with_shapes(segment(load(earlier.bundle.path("model")), earlier.cut.tensor, later.cut.tensor))
     session = earlier.session_of(graph)
     x, expected = reference(later.session("g"), later.preprocessing)
     error = split_error(expected, earlier.session("g"), session, x, earlier.cut.tensor)

@@ -39,14 +39,28 @@ def test_halves_of_normalized_models_pass_all_checks(any_net, run):
 def test_the_segment_between_two_cuts_of_every_family(any_net, run):
     cuts = find_cuts(any_net)
     first, last = cuts[0].tensor, cuts[-1].tensor
-    (g_first, h_first), (g_last, _) = split(any_net, first), split(any_net, last)
-    between = segment(h_first, last)
+    (g_first, _), (g_last, _) = split(any_net, first), split(any_net, last)
+    between = segment(any_net, first, last)
     check(between)
     x = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
     expected, actual = run(g_last, x), run(between, run(g_first, x))
     assert np.abs(actual - expected).max() <= CLOSE * np.abs(expected).max()
     with pytest.raises(InputError, match="does not come behind"):
-        segment(split(any_net, last)[1], first)
+        segment(any_net, last, first)
+
+
+def test_what_is_read_of_one_token_is_computed_for_that_token(net, run):
+    """In a second half that has the last layer; the segment up to a tensor of that layer has all of its tokens."""
+    model = normalize(net("vit"))
+    tokens = ir.Shape(["batch", 17, 12])
+    cuts = [cut.tensor for cut in find_cuts(model) if str(shape_of(model, cut.tensor)) == str(tokens)]
+    _, h = assert_halves(model, cuts[0], run, (3, 32, 32))
+    assert str(shape_of(h, cuts[-1])) == "[batch,1,12]"
+    assert str(segment(model, cuts[0], cuts[-1]).graph.outputs[0].shape) == str(tokens)
+
+
+def shape_of(model, name):
+    return next(value.shape for node in model.graph for value in node.outputs if value.name == name)
 
 
 def test_small_trained_models(trained, run):

@@ -10,10 +10,10 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 from craft_onnx.errors import InputError
 from craft_onnx.graph.load import check, image_input, logits_output
+from craft_onnx.graph.positions import pick_early
 from craft_onnx.graph.reverse.driver import pull_back
 from craft_onnx.graph.reverse.functions import inline_functions
 from craft_onnx.graph.reverse.gradients import GRADIENTS
-from craft_onnx.graph.reverse.positions import pick_early
 from craft_onnx.graph.reverse.rules import Rules
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor, name_dimensions, op
 from craft_onnx.graph.values import take_name, with_shapes, without_unused

@@ -6,8 +6,8 @@ import pytest
 from support.gradient_oracle import SAME, assert_close, check_model, evaluate
 from support.text_models import model_of
 
+from craft_onnx.graph.positions import pick_early
 from craft_onnx.graph.reverse.pair import gradient_pair
-from craft_onnx.graph.reverse.positions import pick_early
 from craft_onnx.graph.reverse.vjp import gradient_graph, straight
 from craft_onnx.graph.values import with_shapes
 

@@ -20,7 +20,9 @@ from craft_onnx.graph.values import constant, dimensions, operators
 # Those whose rules do nothing with a cotangent but multiply it.
 _PLAIN: dict[str, Rule] = {
     op_type: (ARITHMETIC | ACTIVATIONS)[op_type]
-    for op_type in operators("Add Sub Mul Div Neg Exp Log Sqrt Reciprocal Erf Tanh Sigmoid Softplus Softsign")
+    for op_type in operators(
+        "Add Sub Mul Div Pow Neg Exp Log Sqrt Reciprocal Erf Tanh Sigmoid HardSigmoid Softplus Softsign"
+    )
 }
 
 
@@ -99,18 +101,21 @@ def derivative(function: Composed, emitter: Emitter, rules: Rules) -> Scaled:
         if node.outputs[0] not in pending:
             continue  # nothing reads it
         variables = set(_variables(node))
+        inputs = tuple(None if value is None else emitter.tensor(value) for value in node.inputs)
+        step = Step(node, inputs, (emitter.tensor(node.outputs[0]),), tuple(v in variables for v in node.inputs))
         with emitter.deriving(node, rules.name):
-            for value, part in zip(node.inputs, _parts(node, emitter, pending.pop(node.outputs[0])), strict=True):
+            parts: Sequence[Any] = _PLAIN[node.op_type](step, pending.pop(node.outputs[0]))
+            for value, part in zip(node.inputs, parts, strict=True):
                 if value in variables:
                     pending[value] = pending[value] + part if value in pending else part
     return pending[function.x]
 
 
-def _parts(node: ir.Node, emitter: Emitter, dy: Scaled) -> Sequence[Any]:
-    """What reaches the inputs of a node, Scaled as the cotangent is."""
-    inputs = tuple(None if value is None else emitter.tensor(value) for value in node.inputs)
-    step = Step(node, inputs, (emitter.tensor(node.outputs[0]),), tuple(value is not None for value in node.inputs))
-    return _PLAIN[node.op_type](step, dy)
+def _number(x: Tensor | float) -> float | None:
+    """A number, or that of a constant of one element."""
+    if isinstance(x, Tensor):
+        return float(x.array.item()) if x.array is not None and x.array.size == 1 else None
+    return float(x)
 
 
 class Scaled:
@@ -126,22 +131,26 @@ class Scaled:
         self.factor = factor
         self.tensor = tensor
 
-    def __mul__(self, other: Tensor) -> Scaled:
-        if other.array is not None and other.array.size == 1:
-            return Scaled(self.factor * float(other.array.item()), self.tensor)
+    def __mul__(self, other: Any) -> Scaled:
+        number = _number(other)
+        if number is not None:
+            return Scaled(self.factor * number, self.tensor)
         return Scaled(self.factor, other if self.tensor is None else self.tensor * other)
 
     def __truediv__(self, other: Tensor) -> Scaled:
-        if other.array is not None and other.array.size == 1:
-            return Scaled(self.factor / float(other.array.item()), self.tensor)
+        number = _number(other)
+        if number is not None:
+            return Scaled(self.factor / number, self.tensor)
         return Scaled(self.factor, 1 / other if self.tensor is None else self.tensor / other)
 
     def __neg__(self) -> Scaled:
         return Scaled(-self.factor, self.tensor)
 
     def __add__(self, other: Scaled) -> Scaled:
-        if self.tensor is None:
-            return Scaled(self.factor + other.factor) if other.tensor is None else other + self
+        if self.tensor is None and other.tensor is None:
+            return Scaled(self.factor + other.factor)
+        if self.tensor is None or self.factor == 0:
+            return other if self.factor == 0 else other + self
         ratio = other.factor / self.factor
         if other.tensor is None:
             return Scaled(self.factor, self.tensor + ratio)

@@ -15,6 +15,7 @@ from craft_onnx.graph.reverse.vjp import gradient_graph
 X = np.random.default_rng(0).standard_normal((3, 4))
 NUMBERS = {
     "half": 0.5, "one": 1.0, "two": 2.0, "root": 2**0.5, "a": (2 / np.pi) ** 0.5, "b": 0.044715,
+    "zero": 0.0, "three": 3.0,
 }  # fmt: skip
 GELU = "t = Div(x, root)  e = Erf(t)  s = Add(e, one)  m = Mul(x, s)  y = Mul(m, half)"
 # What is computed, by PyTorch, and how many products with numbers the derivative needs besides.
@@ -29,6 +30,13 @@ FUNCTIONS = {
         "  h = Mul(x, half)  y = Mul(h, s)",
         lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     ),
+    "gelu by tanh and a power": (
+        "c = Pow(x, three)  bc = Mul(c, b)  i = Add(x, bc)  ai = Mul(i, a)  t = Tanh(ai)  s = Add(t, one)"
+        "  h = Mul(x, half)  y = Mul(h, s)",
+        lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    ),
+    "a number, in the end": ("p = Pow(x, zero)  e = Exp(x)  z = Mul(p, two)  y = Add(z, e)", torch.exp),
+    "hard swish": ("h = HardSigmoid <alpha = 0.25> (x)  y = Mul(x, h)", lambda x: x * (0.25 * x + 0.5).clip(0, 1)),
     "mish": ("s = Softplus(x)  t = Tanh(s)  y = Mul(x, t)", torch.nn.functional.mish),
     "silu by exp": ("n = Neg(x)  e = Exp(n)  d = Add(e, one)  y = Div(x, d)", torch.nn.functional.silu),
     "differences": ("e = Exp(x)  d = Sub(one, e)  y = Sub(d, x)", lambda x: 1 - torch.exp(x) - x),

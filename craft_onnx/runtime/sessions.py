@@ -199,8 +199,9 @@ def session_options(threads: int | None = None) -> Any:
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or 0
-    # Threads that wait busily after a run take the cores from the next session: g and h in turns took twice as long.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads wait busily for the next operator, but not for the next run: they would take the cores from the session
+    # whose turn it is, and g and h in turns took twice as long.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # A plan of all tensors is one block that every run asks of the system and gives back: gradient graphs of ResNet50,
     # MobileNetV2 and ViT-B/16 take a third to a half less memory without it, and are no slower.
     options.enable_mem_pattern = False

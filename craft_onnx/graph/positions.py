@@ -163,15 +163,12 @@ def _matmul(node: ir.Node, position: Position) -> Needs | None:
     return [narrowed, None] if behind == 2 else [None, narrowed]
 
 
-def _normalization(default: int) -> Rule:
+def _normalization(node: ir.Node, position: Position) -> Needs | None:
     """Of each position for itself, where the axis is none of those that are normalized."""
-
-    def rule(node: ir.Node, position: Position) -> Needs | None:
-        rank, axis = len(dimensions(node.outputs[0]) or ()), attribute(node, "axis", default)
-        apart = position.axis != axis % rank if node.op_type in _ONE_AXIS else position.axis < axis % rank
-        return [position, *[None] * (len(node.inputs) - 1)] if apart else None
-
-    return rule
+    rank = len(dimensions(node.outputs[0]) or ())
+    axis = attribute(node, "axis", -1) % rank
+    apart = position.axis != axis if node.op_type in _ONE_AXIS else position.axis < axis
+    return _elementwise(node, position) if apart else None
 
 
 def _transpose(node: ir.Node, position: Position) -> Needs | None:
@@ -207,8 +204,8 @@ _ELEMENTWISE = operators(
 )
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
-    **dict.fromkeys(_ONE_AXIS, _normalization(-1)),
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _normalization(-1)),
+    **dict.fromkeys(_ONE_AXIS, _normalization),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _normalization),
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _reshape),
     "MatMul": _matmul,
     "Transpose": _transpose,

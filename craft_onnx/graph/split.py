@@ -14,7 +14,7 @@ def split(model: ir.Model, tensor: str) -> tuple[ir.Model, ir.Model]:
 
     Both halves keep the names and the layers' metadata of their nodes; each holds the initializers that it uses. Where
     h needs the batch size, it takes it from its own input. What h reads of a class token alone, it computes for that
-    alone; `segment` takes the whole second half.
+    alone; what `segment` gives has all tokens.
 
     Parameters
     ----------

@@ -135,6 +135,7 @@ STEPS = {
     "the axis that is normalized": ("e = Softmax <axis = 1> (x)", 1, 3, set()),
     "another than the one normalized": ("e = Softmax <axis = 1> (x)", 2, 3, {"e"}),
     "axes normalized from it on": ("e = LayerNormalization <axis = 1> (x, both)", 1, 3, set()),
+    "a scale for each position": ("e = LayerNormalization <axis = -1> (x, both)", 1, 3, {"e"}),
     "split axes": ("r = Reshape(x, split)  e = Exp(r)", 1, 4, {"r", "e"}),
     "split axes, inside": ("r = Reshape(x, split)  e = Exp(r)", 3, 4, {"e"}),
     "copied sizes": ("r = Reshape(x, copied)  e = Exp(r)", 1, 4, {"r", "e"}),

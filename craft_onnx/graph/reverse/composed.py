@@ -139,7 +139,7 @@ class Scaled:
 
     def __truediv__(self, other: Tensor) -> Scaled:
         number = _number(other)
-        if number is not None:
+        if number:  # what is divided by zero is so when the graph runs
             return Scaled(self.factor / number, self.tensor)
         return Scaled(self.factor, 1 / other if self.tensor is None else self.tensor / other)
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 
 from craft_onnx.graph.foreign import unsupported
 from craft_onnx.graph.reverse.broadcast import unbroadcast
-from craft_onnx.graph.reverse.composed import Composed, composed, derivative
 from craft_onnx.graph.reverse.rules import Rules, Step
 from craft_onnx.graph.reverse.tensor import Emitter, Tensor
 from craft_onnx.graph.values import operators, used_values
 
 # What happens to the cotangent of a value once all that reaches it has been added up.
 Visit = Callable[[ir.Value, Tensor], Tensor]
+# A value further back, and how a cotangent is carried there at once.
+Shortcut = tuple[ir.Value, Callable[[Tensor], Tensor]]
 
 
 def _unchanged(value: ir.Value, cotangent: Tensor) -> Tensor:
@@ -27,6 +29,7 @@ def pull_back(
     wrt: Collection[ir.Value],
     rules: Rules,
     visit: Visit = _unchanged,
+    shortcuts: Mapping[ir.Node, Shortcut] = MappingProxyType({}),
 ) -> dict[ir.Value, Tensor]:
     """Carry cotangents back from some values of a graph to others, by the rules of its nodes.
 
@@ -42,6 +45,8 @@ def pull_back(
         What happens at each node.
     visit : callable
         From every value on the way, `wrt` not included, and its cotangent to the one to go on with.
+    shortcuts : mapping of onnx_ir.Node to Shortcut
+        Nodes with one output from which the way leads past others, that nothing else goes through.
 
     Returns
     -------
@@ -56,13 +61,12 @@ def pull_back(
     nodes = list(emitter.model.graph)
     reached = carriers(nodes, wrt, rules)
     pending, ends = dict(cotangents), set(wrt)
-    functions = composed(nodes, rules, ends | pending.keys()) if visit is _unchanged else {}
     for node in reversed(nodes):
         outputs = set(node.outputs)
         if outputs & reached and outputs & pending.keys() and not outputs & ends:
             with emitter.deriving(node, rules.name):
                 given = [visit(value, pending.pop(value)) if value in pending else None for value in node.outputs]
-                for value, found in _carried(emitter, node, given, reached, rules, functions.get(node)):
+                for value, found in _carried(emitter, node, given, reached, rules, shortcuts.get(node)):
                     if value is not None and found is not None and value in reached:
                         part = unbroadcast(found, emitter.tensor(value))
                         pending[value] = pending[value] + part if value in pending else part
@@ -95,11 +99,12 @@ def _carried(
     given: Sequence[Tensor | None],
     reached: set[ir.Value | None],
     rules: Rules,
-    function: Composed | None,
+    shortcut: Shortcut | None,
 ) -> Iterable[tuple[ir.Value | None, Tensor | None]]:
-    """Values before a node, or before the function that ends in it, and their cotangents."""
-    if function is not None and given[0] is not None:
-        return [(function.x, derivative(function, emitter, rules).of(given[0]))]
+    """Values before a node, or where a shortcut leads, and their cotangents."""
+    if shortcut is not None and given[0] is not None:
+        x, carry = shortcut
+        return [(x, carry(given[0]))]
     return zip(node.inputs, _apply(emitter, node, given, reached, rules), strict=True)
 
 

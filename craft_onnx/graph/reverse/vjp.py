@@ -11,7 +11,8 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 from craft_onnx.errors import InputError
 from craft_onnx.graph.load import check, image_input, logits_output
 from craft_onnx.graph.positions import pick_early
-from craft_onnx.graph.reverse.driver import pull_back
+from craft_onnx.graph.reverse.composed import Composed, composed, derivative
+from craft_onnx.graph.reverse.driver import Shortcut, pull_back
 from craft_onnx.graph.reverse.functions import inline_functions
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.rules import Rules
@@ -44,7 +45,14 @@ Carry = Callable[[ir.Value, Tensor, ir.Value, Rules], Carried]
 
 def straight(target: ir.Value, cotangent: Tensor, source: ir.Value, rules: Rules) -> Carried:
     """By the rules, as they are."""
-    return Carried(pull_back(cotangent.emitter, {target: cotangent}, [source], rules).get(source))
+    emitter = cotangent.emitter
+    functions = composed(list(emitter.model.graph), rules, {target, source})
+
+    def shortcut(function: Composed) -> Shortcut:
+        return function.x, lambda given: derivative(function, emitter, rules).of(given)
+
+    shortcuts = {node: shortcut(function) for node, function in functions.items()}
+    return Carried(pull_back(emitter, {target: cotangent}, [source], rules, shortcuts=shortcuts).get(source))
 
 
 def gradient_graph(

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from support.gradient_oracle import SAME, assert_close, check_model, evaluate
+from support.gradient_oracle import SAME, assert_close, check_model, evaluate, run
 
 from craft_onnx.graph.reverse.gradients import GRADIENTS
 from craft_onnx.graph.reverse.pair import gradient_pair
@@ -111,6 +111,11 @@ def test_a_tensor_inside():
     assert_close(inner, 2 * evaluate(gradient_graph(model), x=X, cotangent=cotangent), SAME, "m")
     assert_close(evaluate(gradient_graph(model, of="s"), x=X, cotangent=cotangent),
                  cotangent * 2**0.5 * 2 / np.pi**0.5 * np.exp(-X * X / 2) / 2, SAME, "of s")  # fmt: skip
+
+
+def test_a_division_by_zero_is_left_to_the_graph():
+    gradient = gradient_graph(net("d = Div(x, zero)  y = Mul(x, d)"))
+    assert np.isinf(run(gradient, x=X, cotangent=np.ones_like(X))).all()
 
 
 def test_rules_of_ones_own_are_asked():

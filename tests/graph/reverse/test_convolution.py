@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from support.gradient_oracle import check_node, one_node
 
 from craft_onnx.errors import UnsupportedOperator
+from craft_onnx.graph.reverse.gradients.convolution import WIDEST
 from craft_onnx.graph.reverse.vjp import gradient_graph
 
 RNG = np.random.default_rng(3)
@@ -75,6 +76,32 @@ def test_depthwise(stride, multiplier):
     attributes = geometry(2, stride, 1, group=4)
     given = arrays(2, 4, outputs=4 * multiplier)
     check_node("Conv", given, attributes | {"kernel_shape": [3, 2]}, wrt=(0, 1, 2), torch=torch_conv(attributes))
+
+
+@pytest.mark.parametrize("name", [name for name in GEOMETRIES if "group" not in GEOMETRIES[name]])
+def test_depthwise_geometries(name):
+    attributes = geometry(2, **GEOMETRIES[name], group=4)
+    given = arrays(2, 4, outputs=4)
+    check_node("Conv", given, attributes | {"kernel_shape": KERNEL[:2]}, torch=torch_conv(attributes))
+
+
+def types(given, attributes, dynamic=False):
+    """Operators of the gradient graph of one convolution, those of its weights and shapes left out."""
+    graph = gradient_graph(one_node("Conv", given, 0, attributes, dtype=np.float32, dynamic=dynamic))
+    return {node.op_type for node in graph.graph} & {"Conv", "ConvTranspose", "MatMul"}
+
+
+def test_depthwise_strides_are_spread_by_a_product():
+    attributes = geometry(2, stride=[2, 3], pads=1, group=4)
+    given = arrays(2, 4, outputs=4)
+    assert types(given, attributes) == {"MatMul", "Conv"}
+    assert types(given, attributes, dynamic=True) == {"ConvTranspose"}
+    assert types(given, geometry(2, stride=2, pads=4, group=4)) == {"ConvTranspose"}
+    dense = arrays(2, 2, outputs=4)
+    assert types(dense, geometry(2, stride=2, group=2)) == {"ConvTranspose"}
+    for width, expected in ((2 * WIDEST, {"MatMul", "Conv"}), (2 * WIDEST + 2, {"ConvTranspose"})):
+        wide = arrays(2, 4, outputs=4, lengths=(4, width))
+        assert types(wide, geometry(2, stride=[1, 2], group=4)) == expected
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -217,11 +244,10 @@ def test_sums_of_windows(block, options):
     )
 
 
-@pytest.mark.parametrize("group", [1, 16])
-def test_channels_stay_in_blocks_behind_strides(group):
+def test_channels_stay_in_blocks_behind_strides():
     """In float32, with channels in eights, a pooling of single positions is behind the ConvTranspose: the identity."""
-    attributes = geometry(2, stride=2, pads=1, group=group)
-    given = arrays(2, group, channels=16, outputs=16, kernel=(3, 3))
+    attributes = geometry(2, stride=2, pads=1)
+    given = arrays(2, channels=16, outputs=16, kernel=(3, 3))
     graph = gradient_graph(one_node("Conv", given, 0, attributes, dtype=np.float32))
     pools = [node for node in graph.graph if node.op_type == "AveragePool"]
     assert [list(node.attributes["kernel_shape"].as_ints()) for node in pools] == [[1, 1]]

@@ -3,9 +3,11 @@
 Measured on onnxruntime's CPU provider: where windows are dense, a Conv is up to five times as fast as a ConvTranspose
 (depthwise) and seldom slower (2.5 times, to an image of three channels). With strides, the dense
 convolutions of all phases with a DepthToSpace behind them take longer in sum than a ConvTranspose, over the 3x3
-convolutions of a ResNet50; depthwise, that DepthToSpace alone takes twice as long.
+convolutions of a ResNet50; depthwise, that DepthToSpace alone takes twice as long, but the cotangent spread out by a
+product with zeros and ones, and a Conv behind it, half as long: a depthwise ConvTranspose runs in one thread.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from craft_onnx.graph.reverse.tensor import Tensor, op
 
 FLOAT = ir.DataType.FLOAT
 BLOCK = 8  # channels, at least
+WIDEST = 128  # of maps that are spread by a product, which takes longer than a ConvTranspose from twice that on
 
 
 def _conv(step: Step, dy: Tensor) -> list[Tensor | None]:
@@ -44,15 +47,51 @@ def _bias_gradient(step: Step, dy: Tensor) -> list[Tensor | None]:
 def conv_input_gradient(x: Tensor, w: Tensor, dy: Tensor, windows: Windows) -> Tensor:
     """y[o] = sum_k w[k] x[s o + d k - p], so dx[i] = sum of w[k] dy[o] over all s o + d k - p = i.
 
-    Where windows are dense (s = 1) this is a convolution of dy with the windows turned around.
+    With dy spread out to every s-th position this is a convolution with the windows turned around; where they are dense
+    (s = 1), nothing is to be spread.
     """
-    if windows.is_dense and windows.pads is not None and known(w.shape):
-        margins = [extent - 1 - pad for extent, pad in zip(windows.extents * 2, windows.pads, strict=True)]
-        if min(margins) >= 0:
-            back = turned(w, windows.group)
-            dx = op.Conv(dy, back, pads=margins, dilations=windows.dilations, group=windows.group)
-            return dx.shaped_like(x)
+    margins = _margins(x, dy, windows)
+    convolved = windows.is_dense or (_is_depthwise(w, windows) and _can_spread(dy))
+    if convolved and known(w.shape) and margins is not None and min(margins) >= 0:
+        spread = dy if windows.is_dense else _spread(dy, windows.strides)
+        back = turned(w, windows.group)
+        dx = op.Conv(spread, back, pads=margins, dilations=windows.dilations, group=windows.group)
+        return dx.shaped_like(x)
     return _scattered(x, w, dy, windows)
+
+
+def _margins(x: Tensor, dy: Tensor, windows: Windows) -> list[int] | None:
+    """Pads of the spread dy, where they are known: windows turned around then end where x does."""
+    rest = [0] * len(windows.kernel) if windows.is_dense else windows.uncovered(x.shape[2:], dy.shape[2:])
+    if windows.pads is None or rest is None:
+        return None
+    half = len(windows.kernel)
+    front = [extent - 1 - pad for extent, pad in zip(windows.extents, windows.pads[:half], strict=True)]
+    terms = zip(windows.extents, windows.pads[half:], rest, windows.strides, strict=True)
+    return front + [extent - pad + beyond - stride for extent, pad, beyond, stride in terms]
+
+
+def _is_depthwise(w: Tensor, windows: Windows) -> bool:
+    """Whether each channel has one window of its own."""
+    return windows.group > 1 and tuple(w.shape[:2]) == (windows.group, 1)
+
+
+def _can_spread(dy: Tensor) -> bool:
+    """Whether `_spread` can be had, and is the faster way."""
+    return dy.rank == 4 and isinstance(dy.shape[3], int) and dy.shape[3] <= WIDEST
+
+
+def _spread(dy: Tensor, strides: Sequence[int]) -> Tensor:
+    """Maps (N, C, h, w) with zeros between their positions, (N, C, s h, t w), by a product that the positions share.
+
+    A row of w positions becomes s rows of t w; all of them but every t-th of the first are zero.
+    """
+    rows, columns = strides
+    width = dy.shape[3]
+    assert isinstance(width, int)
+    places = np.zeros((width, rows * columns * width), dy.dtype.numpy())
+    places[np.arange(width), columns * np.arange(width)] = 1
+    return op.Reshape(op.MatMul(dy, places), [0, 0, -1, columns * width])
 
 
 def turned(w: Tensor, group: int) -> Tensor:

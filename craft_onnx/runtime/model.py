@@ -229,8 +229,8 @@ class SplitModel:
     def vjp(self, x: Array, of: str = "logits", rules: str = "gradient") -> tuple[Array, Pullback]:
         """The model's value, and the vector-Jacobian products there: one forward pass for any number of cotangents.
 
-        All rows go through in one batch, and what the way back needs of them stays in memory, on the device, as long
-        as the pullback is kept: hand over few rows at a time.
+        All rows go through in one batch, on a CPU in runs of a few, and what the way back needs of them stays in
+        memory, on the device, as long as the pullback is kept: hand over few rows at a time.
 
         Parameters
         ----------

@@ -1,18 +1,24 @@
 """Forward once, pull back any number of cotangents: the two graphs of a pair, run one after the other."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from craft_onnx.errors import InputError
-from craft_onnx.runtime.batches import Runs, as_array, check_rows, filled
+from craft_onnx.runtime.batches import Runs, as_array, check_rows, even_size, filled
 from craft_onnx.runtime.sessions import Session, TensorSpec, Value
 
 Array = NDArray[Any]
 Pull = Callable[[Array | Value], Value]
 Pullback = Callable[[Array], Array]
 OF = ("logits", "activations")
+
+# Numbers of x in one run on a CPU, four pictures of 224: what lies between the layers then stays in its caches. With 16
+# in a run the gradient of ResNet50 takes 5 % longer, ViT-B/16 12 %, MobileNetV2 16 %; with one, 7 to 30 %.
+ELEMENTS = 4 * 3 * 224 * 224
 
 
 class Pair:
@@ -44,7 +50,9 @@ class Pair:
 
 
 class Chain:
-    """Pairs one behind the other. As a graph of two inputs, x and the cotangent, it runs in batches.
+    """Pairs one behind the other, a few rows at a time on a CPU.
+
+    As a graph of two inputs, x and the cotangent, it runs in batches.
 
     Parameters
     ----------
@@ -69,21 +77,28 @@ class Chain:
     def vjp(self, x: Any) -> tuple[Array, Pullback]:
         """The value at x, and its pullback; `SplitModel.vjp` has the description."""
         x = _prepared(x, self.inputs[0])
-        value, pulls = self._forward(x)
+        parts = self._parts(x)
+        values, pulls = zip(*(self._forward(x[part]) for part in parts), strict=True)
 
         def pullback(cotangent: Any) -> Array:
             given = _prepared(cotangent, self.inputs[1])
             if len(given) != len(x):
                 problem = f"The cotangent has {len(given)} rows, x has {len(x)}."
                 raise InputError(problem, "Give one row for each row of x.")
-            return _back(pulls, given)
+            return _joined([_back(some, given[part]) for some, part in zip(pulls, parts, strict=True)])
 
-        return _array(value), pullback
+        return _joined([_array(value) for value in values]), pullback
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
         """The gradient for x and a cotangent, by their names."""
         x, cotangent = (feeds[spec.name] for spec in self.inputs)
-        return [_back(self._forward(x)[1], cotangent)]
+        return [_joined([_back(self._forward(x[part])[1], cotangent[part]) for part in self._parts(x)])]
+
+    def _parts(self, x: Array) -> list[slice]:
+        """The rows of x that go through together."""
+        is_whole = self.inputs[0].shape[0] is not None or self._pairs[0].forward.provider != "cpu"
+        size = len(x) if is_whole else even_size(len(x), max(1, ELEMENTS // prod(x.shape[1:])))
+        return [slice(start, start + size) for start in range(0, len(x), size)]
 
     def _forward(self, x: Array) -> tuple[Value, list[Pull]]:
         value: Value = x
@@ -104,6 +119,10 @@ def _back(pulls: list[Pull], cotangent: Array) -> Array:
     for pull in reversed(pulls):
         value = pull(value)
     return _array(value)
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _array(value: Value) -> Array:

@@ -43,14 +43,16 @@ def write(folder: Path, network: str, batch: int) -> None:
         np.save(folder / f"{name}.npy", rng.standard_normal(shape, np.float32))
 
 
-def measured(folder: Path, network: str, repeats: int, peer: str | None) -> tuple[dict[str, float], dict[str, float]]:
+def measured(
+    folder: Path, network: str, rows: int, repeats: int, peer: str | None
+) -> tuple[dict[str, float], dict[str, float]]:
     """Median seconds and peak memory of every side; they take turns."""
     pythons = {"forward": sys.executable, "combined": sys.executable, "pair": sys.executable, "torch": sys.executable}
     if peer:
         pythons["onnx2torch"] = peer
     with contextlib.ExitStack() as stack:
         sides = {
-            name: stack.enter_context(Side(python, SCRIPT, str(folder), name, network))
+            name: stack.enter_context(Side(python, SCRIPT, str(folder), name, network, str(rows)))
             for name, python in pythons.items()
         }
         for name in [name for name, side in sides.items() if side.problem]:
@@ -101,14 +103,16 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all by default")
     parser.add_argument("--peer", help="a Python that has torch and onnx2torch")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rows", type=int, nargs="+", help="that go through at a time; all at once by default")
     parser.add_argument("--repeats", type=int, default=7)
     chosen = parser.parse_args()
     for network in chosen.networks or NETWORKS:
-        print(f"{network}, {chosen.batch} x 3 x 224 x 224, float32, {THREADS} threads", flush=True)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write(folder, network, chosen.batch)
-            report(*measured(folder, network, chosen.repeats, chosen.peer))
+            for rows in chosen.rows or [chosen.batch]:
+                print(f"{network}, {chosen.batch} x 3 x 224 x 224, {rows} at a time, float32, {THREADS} threads")
+                report(*measured(folder, network, rows, chosen.repeats, chosen.peer))
             report_errors(network, folder)
 
 

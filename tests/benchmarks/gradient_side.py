@@ -1,4 +1,4 @@
-"""One side of `gradient.py`, in a process of its own: FOLDER SIDE NETWORK."""
+"""One side of `gradient.py`, in a process of its own: FOLDER SIDE NETWORK ROWS."""
 
 import os
 
@@ -16,46 +16,47 @@ from serving import serve
 
 COTANGENTS = 10
 Array = NDArray[np.float32]
+Product = Callable[[Array, Array], Array]  # of x and a cotangent
 
 
-def forward(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+def forward(folder: Path, network: str) -> Product:
     """onnxruntime's forward pass alone."""
     from craft_onnx.runtime.sessions import Session
 
     session = Session(folder / "model.onnx", threads=THREADS)
-    return lambda: session.run({session.inputs[0].name: x})[0]
+    return lambda x, cotangent: session.run({session.inputs[0].name: x})[0]
 
 
-def combined(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+def combined(folder: Path, network: str) -> Product:
     """The combined gradient graph."""
     from craft_onnx.runtime.sessions import Session
 
     session = Session(folder / "gradient.onnx", threads=THREADS)
-    return lambda: session.run({session.inputs[0].name: x, "cotangent": cotangent})[0]
+    return lambda x, cotangent: session.run({session.inputs[0].name: x, "cotangent": cotangent})[0]
 
 
-def pair(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+def pair(folder: Path, network: str) -> Product:
     """One forward pass and ten cotangents."""
     from craft_onnx.runtime.pullback import Pair
     from craft_onnx.runtime.sessions import Session
 
     both = Pair(*(Session(folder / f"{part}.onnx", threads=THREADS) for part in ("forward", "backward")))
 
-    def run() -> Array:
+    def run(x: Array, cotangent: Array) -> Array:
         _, pull = both(x)
         return [pull(cotangent).numpy() for _ in range(COTANGENTS)][-1]
 
     return run
 
 
-def torch_autograd(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+def torch_autograd(folder: Path, network: str) -> Product:
     """PyTorch on the network as it was defined."""
     from networks import NETWORKS
 
-    return autograd(NETWORKS[network](), x, cotangent)
+    return autograd(NETWORKS[network]())
 
 
-def onnx2torch(folder: Path, network: str, x: Array, cotangent: Array) -> Callable[[], Array]:
+def onnx2torch(folder: Path, network: str) -> Product:
     """PyTorch on the network as onnx2torch reads it from the same file."""
     import torch
 
@@ -63,12 +64,10 @@ def onnx2torch(folder: Path, network: str, x: Array, cotangent: Array) -> Callab
     with mock.patch.object(torch.library, "register_fake", lambda *names, **options: lambda function: function):
         from onnx2torch import convert
 
-    run = autograd(convert(folder / "exported.onnx").eval(), x, cotangent)
-    run()  # what it cannot differentiate is known before anything is timed
-    return run
+    return autograd(convert(folder / "exported.onnx").eval())
 
 
-def autograd(net: Any, x: Array, cotangent: Array) -> Callable[[], Array]:
+def autograd(net: Any) -> Product:
     """The derivative to the input alone, with the memory format that is the faster one on a CPU."""
     import torch
 
@@ -77,7 +76,7 @@ def autograd(net: Any, x: Array, cotangent: Array) -> Callable[[], Array]:
     for parameter in net.parameters():
         parameter.requires_grad_(False)
 
-    def run() -> Array:
+    def run(x: Array, cotangent: Array) -> Array:
         image = torch.from_numpy(x).contiguous(memory_format=torch.channels_last).requires_grad_()
         return torch.autograd.grad(net(image), image, torch.from_numpy(cotangent))[0].numpy()
 
@@ -93,8 +92,14 @@ SIDES = {
 }
 
 if __name__ == "__main__":
-    folder, side, network = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    folder, side, network, rows = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     given = [np.load(folder / f"{name}.npy") for name in ("x", "cotangent")]
-    run = SIDES[side](folder, network, *given)
-    np.save(folder / f"{side}.npy", run())
+    parts = [[array[start : start + rows] for array in given] for start in range(0, len(given[0]), rows)]
+    product = SIDES[side](folder, network)
+
+    def run() -> Array:
+        """The gradient for all rows, some at a time."""
+        return np.concatenate([product(*part) for part in parts])
+
+    np.save(folder / f"{side}.npy", run())  # what cannot be differentiated is known before anything is timed
     serve(run)

@@ -1,3 +1,4 @@
+import dataclasses
 import gc
 import tempfile
 import weakref
@@ -10,6 +11,7 @@ import pytest
 import craft_onnx
 from craft_onnx.errors import CraftWarning, InputError
 from craft_onnx.graph.normalize import normalize
+from craft_onnx.runtime import pullback
 from craft_onnx.runtime.bundle import Bundle, create_bundle
 from craft_onnx.runtime.manifest import Manifest
 
@@ -95,6 +97,34 @@ def test_batches_of_any_size(model, pictures, backwards, of, batch_size):
     dx = model.gradient(pictures, cotangent, of, batch_size)
     assert dx.dtype == np.float32
     assert_close(dx, backwards(pictures, cotangent, of))
+
+
+@pytest.mark.parametrize(("provider", "longest"), [("cpu", 4), ("cuda", 21)])
+def test_a_cpu_takes_few_rows_at_a_time(model, pictures, backwards, monkeypatch, provider, longest):
+    """21 rows go as six runs of four or less, and come back whole, in order."""
+    monkeypatch.setattr(pullback, "ELEMENTS", 4 * pictures[0].size + 1)
+    forward, rows = model.session("vjp_g_forward"), []
+    run = forward.run_values
+    monkeypatch.setattr(forward, "provider", provider)
+    monkeypatch.setattr(forward, "run_values", lambda feeds: rows.append(len(feeds["x"])) or run(feeds))
+    logits, back = model.vjp(pictures)
+    assert_close(logits, model.predict(pictures))
+    cotangent = normal(21, 5)
+    expected = backwards(pictures, cotangent, "logits")
+    assert_close(back(cotangent), expected)
+    assert (max(rows), sum(rows)) == (longest, 21)
+    assert_close(model.gradient(pictures, cotangent, batch_size=21), expected)
+    assert (max(rows), sum(rows)) == (longest, 42)
+
+
+def test_a_fixed_batch_goes_whole(model, pictures, monkeypatch):
+    forward, rows = model.session("vjp_g_forward"), []
+    run, spec = forward.run_values, forward.inputs[0]
+    monkeypatch.setattr(pullback, "ELEMENTS", 1)
+    monkeypatch.setattr(forward, "inputs", [dataclasses.replace(spec, shape=(21, *spec.shape[1:]))])
+    monkeypatch.setattr(forward, "run_values", lambda feeds: rows.append(len(feeds["x"])) or run(feeds))
+    model.gradient(pictures, normal(21, 5))
+    assert rows == [21]
 
 
 def test_h_then_g_is_the_whole(model, pictures):

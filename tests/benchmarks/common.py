@@ -28,12 +28,13 @@ def interleaved(sides: dict[str, Callable[[], object]], repeats: int = 7) -> dic
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, channels: int, width: int, stride: int):
+    def __init__(self, channels: int, width: int, stride: int, stride_first: bool = False):
         super().__init__()
         out = 4 * width
+        first, second = (stride, 1) if stride_first else (1, stride)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(channels, width, 1, first, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, second, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
             nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out),
         )  # fmt: skip
         same = stride == 1 and channels == out
@@ -49,9 +50,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """He et al. 2015, table 1, with the stride in the 3x3 convolution."""
+    """He et al. 2015, table 1, with the stride in the 3x3 convolution, or as there in the first one."""
 
-    def __init__(self, classes: int = 1000):
+    def __init__(self, classes: int = 1000, stride_first: bool = False):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
@@ -60,7 +61,7 @@ class ResNet50(nn.Module):
         for i, (width, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
             stage = []
             for block in range(blocks):
-                stage.append(Bottleneck(channels, width, 2 if block == 0 and i else 1))
+                stage.append(Bottleneck(channels, width, 2 if block == 0 and i else 1, stride_first))
                 channels = 4 * width
             layers.append(nn.Sequential(*stage))
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
@@ -86,13 +87,13 @@ def resnet50() -> ResNet50:
     return net.eval()
 
 
-def resnet50_bundle(folder: Path, side: int = 224) -> Path:
-    """The bundle of `resnet50` for pictures of a side, cut before its pooling, through the project's own converter."""
+def resnet50_bundle(folder: Path, side: int = 224, net: ResNet50 | None = None) -> Path:
+    """The bundle of `resnet50`, or of another, for pictures of a side, cut before its pooling: by our own converter."""
     from craft_onnx.runtime.bundle import create_bundle
     from craft_onnx_converters import convert
 
     program = torch.export.export(
-        resnet50(), (torch.zeros(2, 3, side, side),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        net or resnet50(), (torch.zeros(2, 3, side, side),), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
     torch.export.save(program, folder / "resnet50.pt2")
     conversion = convert(folder / "resnet50.pt2", preprocessing={"preset": "torch"})

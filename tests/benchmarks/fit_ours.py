@@ -1,6 +1,6 @@
 """One run of fit + importance with craft_onnx; prints JSON. Run by fit_importance.py and memory.py.
 
-BUNDLE COUNT THREADS [SIDE OF THE PICTURES, OF THE PATCHES]
+BUNDLE PICTURES THREADS [SIDE OF THE PICTURES, OF THE PATCHES]; PICTURES is how many, or an .npy file of them
 """
 
 import json
@@ -31,12 +31,13 @@ class RandomPictures:
         return np.random.default_rng(index).normal(size=self.shape[1:]).astype(np.float32)
 
 
-def main(bundle: str, count: int, threads: int, side: int = 224, patch: int = 80) -> None:
-    """Fit and estimate on `count` pictures."""
+def main(bundle: str, pictures: str, threads: int, side: int = 224, patch: int = 80) -> None:
+    """Fit and estimate."""
+    x = RandomPictures(int(pictures), side) if pictures.isdigit() else np.load(pictures)
     model = load(bundle, threads=threads)
     start = time.perf_counter()
     craft = Craft(model, number_of_concepts=10, patch_size=patch, batch_size=16)
-    craft.fit(RandomPictures(count, side), class_id=0)
+    craft.fit(x, class_id=0)
     fitted = time.perf_counter()
     craft.estimate_importance()
     end = time.perf_counter()
@@ -49,4 +50,4 @@ def main(bundle: str, count: int, threads: int, side: int = 224, patch: int = 80
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(*sys.argv[1:3], *map(int, sys.argv[3:]))

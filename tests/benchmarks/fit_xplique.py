@@ -1,4 +1,7 @@
-"""One run of fit + importance with Xplique's CraftTorch; prints JSON. Run by fit_importance.py in Xplique's Python."""
+"""One run of fit + importance with Xplique's CraftTorch; prints JSON. Run by fit_importance.py in Xplique's Python.
+
+COUNT, of random pictures, or FOLDER with the network and the pictures that fit_importance.py has written
+"""
 
 import json
 import sys
@@ -9,7 +12,7 @@ warnings.filterwarnings("ignore")
 
 import numpy as np
 import torch
-from common import THREADS, resnet50
+from common import THREADS, ResNet50, resnet50
 from memory_peak import peak_mb
 from torch import nn
 from xplique.concepts import CraftTorch
@@ -26,12 +29,22 @@ class Head(nn.Module):
         return self.net.head(a)
 
 
-def main(count: int) -> None:
-    """Fit and estimate on `count` pictures, the same as in fit_ours.py."""
-    net = resnet50()
+def given(source: str) -> tuple[nn.Module, np.ndarray]:
+    """The network and the pictures."""
+    if source.isdigit():
+        shape = (3, 224, 224)
+        return resnet50(), np.stack(
+            [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i in range(int(source))]
+        )
+    net = ResNet50(stride_first=True)
+    net.load_state_dict(torch.load(f"{source}/weights.pt"))
+    return net.eval(), np.load(f"{source}/pictures.npy")
+
+
+def main(source: str) -> None:
+    """Fit and estimate, on the same pictures as in fit_ours.py."""
+    net, x = given(source)
     g = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
-    shape = (3, 224, 224)
-    x = np.stack([np.random.default_rng(i).normal(size=shape).astype(np.float32) for i in range(count)])
     start = time.perf_counter()
     craft = CraftTorch(g, Head(net), number_of_concepts=10, patch_size=80, batch_size=64, device="cpu")
     craft.fit(torch.from_numpy(x), class_id=0)
@@ -47,4 +60,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1])

@@ -217,9 +217,10 @@ def test_turned_weights_are_folded_when_a_session_loads(group, tmp_path):
     np.testing.assert_array_equal(conv.inputs[1].const_value.numpy(), turned)
 
 
-def test_no_weights_are_copied():
-    given = arrays(2)
-    graph = gradient_graph(one_node("Conv", given, 0, {"pads": [1] * 4}, dtype=np.float32))
+@pytest.mark.parametrize("attributes", [{"pads": [1] * 4}, {"strides": [2, 2], "group": 4}])
+def test_no_weights_are_copied(attributes):
+    given = arrays(2, attributes.get("group", 1), outputs=4)
+    graph = gradient_graph(one_node("Conv", given, 0, attributes, dtype=np.float32))
     large = [name for name, value in graph.graph.initializers.items() if value.const_value.size > 10]
     assert large == ["input_1"]
 

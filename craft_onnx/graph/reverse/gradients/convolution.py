@@ -89,9 +89,10 @@ def _spread(dy: Tensor, strides: Sequence[int]) -> Tensor:
     rows, columns = strides
     width = dy.shape[3]
     assert isinstance(width, int)
-    places = np.zeros((width, rows * columns * width), dy.dtype.numpy())
-    places[np.arange(width), columns * np.arange(width)] = 1
-    return op.Reshape(op.MatMul(dy, places), [0, 0, -1, columns * width])
+    places = dy.emitter.tensor(dy.emitter.constant(columns * np.arange(width)))
+    # Sessions fold it, and files stay small.
+    ones = op.Cast(op.OneHot(places, np.array(rows * columns * width), np.array([0, 1])), to=dy.dtype)
+    return op.Reshape(op.MatMul(dy, ones), [0, 0, -1, columns * width])
 
 
 def turned(w: Tensor, group: int) -> Tensor:

@@ -44,7 +44,7 @@ def write(folder: Path, network: str, batch: int) -> None:
 
 
 def measured(
-    folder: Path, network: str, rows: int, repeats: int, peer: str | None
+    folder: Path, network: str, rows: int, repeats: int, peer: str | None, device: str
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Median seconds and peak memory of every side; they take turns."""
     pythons = {"forward": sys.executable, "combined": sys.executable, "pair": sys.executable, "torch": sys.executable}
@@ -52,7 +52,7 @@ def measured(
         pythons["onnx2torch"] = peer
     with contextlib.ExitStack() as stack:
         sides = {
-            name: stack.enter_context(Side(python, SCRIPT, str(folder), name, network, str(rows)))
+            name: stack.enter_context(Side(python, SCRIPT, str(folder), name, network, str(rows), device))
             for name, python in pythons.items()
         }
         for name in [name for name, side in sides.items() if side.problem]:
@@ -105,14 +105,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rows", type=int, nargs="+", help="that go through at a time; all at once by default")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     chosen = parser.parse_args()
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch finds no CUDA device here: leave --device out")
+    place = f"{THREADS} threads" if chosen.device == "cpu" else torch.cuda.get_device_name()
     for network in chosen.networks or NETWORKS:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write(folder, network, chosen.batch)
             for rows in chosen.rows or [chosen.batch]:
-                print(f"{network}, {chosen.batch} x 3 x 224 x 224, {rows} at a time, float32, {THREADS} threads")
-                report(*measured(folder, network, rows, chosen.repeats, chosen.peer))
+                print(f"{network}, {chosen.batch} x 3 x 224 x 224, {rows} at a time, float32, {place}")
+                report(*measured(folder, network, rows, chosen.repeats, chosen.peer, chosen.device))
             report_errors(network, folder)
 
 

@@ -17,7 +17,7 @@ Pullback = Callable[[Array], Array]
 OF = ("logits", "activations")
 
 # Numbers of x in one run on a CPU, four pictures of 224: what lies between the layers then stays in its caches. With 16
-# in a run the gradient of ResNet50 takes 5 % longer, ViT-B/16 12 %, MobileNetV2 16 %; with one, 7 to 30 %.
+# in a run the gradient of ResNet50 takes 5 % longer, ViT-B/16 12 %, MobileNetV2 16 %; with one, 10 to 30 %.
 ELEMENTS = 4 * 3 * 224 * 224
 
 

@@ -3,8 +3,9 @@
 Measured on onnxruntime's CPU provider: where windows are dense, a Conv is up to five times as fast as a ConvTranspose
 (depthwise) and seldom slower (2.5 times, to an image of three channels). With strides, the dense
 convolutions of all phases with a DepthToSpace behind them take longer in sum than a ConvTranspose, over the 3x3
-convolutions of a ResNet50; depthwise, that DepthToSpace alone takes twice as long, but the cotangent spread out by a
-product with zeros and ones, and a Conv behind it, half as long: a depthwise ConvTranspose runs in one thread.
+convolutions of a ResNet50; depthwise, that DepthToSpace alone takes twice as long. There a ConvTranspose runs in one
+thread and its neighbours reorder channels: the cotangent spread out by a product with zeros and ones, and a Conv behind
+it, take 7 to 54 % less time together with these, on maps of 128 to 7.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from craft_onnx.graph.reverse.tensor import Tensor, op
 
 FLOAT = ir.DataType.FLOAT
 BLOCK = 8  # channels, at least
-WIDEST = 128  # of maps that are spread by a product, which takes longer than a ConvTranspose from twice that on
+WIDEST = 128  # of maps that are spread by a product; at twice that it takes longer than a ConvTranspose
 
 
 def _conv(step: Step, dy: Tensor) -> list[Tensor | None]:
@@ -89,8 +90,9 @@ def _spread(dy: Tensor, strides: Sequence[int]) -> Tensor:
     rows, columns = strides
     width = dy.shape[3]
     assert isinstance(width, int)
-    places = dy.emitter.tensor(dy.emitter.constant(columns * np.arange(width)))
     # Sessions fold it, and files stay small.
+    zero = dy.emitter.tensor(dy.emitter.constant(np.array(0)))
+    places = op.Range(zero, np.array(columns * width), np.array(columns))
     ones = op.Cast(op.OneHot(places, np.array(rows * columns * width), np.array([0, 1])), to=dy.dtype)
     return op.Reshape(op.MatMul(dy, ones), [0, 0, -1, columns * width])
 
